@@ -1,0 +1,18 @@
+"""Fixtures shared by all tests, and a persistent compilation cache so that a second run is fast."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "wbcjax" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The real archives; skips where they are absent."""
+    root = os.environ.get("WBCJAX_DATA")
+    if not root or not Path(root).is_dir():
+        pytest.skip("the real data sets are absent: set WBCJAX_DATA to the folder with BCCD_Dataset and blood-cells")
+    return Path(root)
