@@ -62,6 +62,8 @@ class ColorRoiConfig:
     """Pixels added on each side after scaling. At a width of 640 pixels; scaled with the image."""
     min_area: float = 0.0
     """Contours enclosing fewer pixels are no cell. At a width of 640 pixels; scaled with the image's area."""
+    work_width: int | None = None
+    """Wider images are shrunk to this width before the blur: faster. None works at the image's own size."""
 
     def __post_init__(self):
         _require(self.blur_kernel >= 1 and self.blur_kernel % 2 == 1, "roi.blur_kernel", self.blur_kernel, "odd, >= 1")
@@ -70,6 +72,7 @@ class ColorRoiConfig:
         _require(self.open_kernel >= 0, "roi.open_kernel", self.open_kernel, ">= 0")
         _require(self.scale > 0, "roi.scale", self.scale, "> 0")
         _require(self.min_area >= 0, "roi.min_area", self.min_area, ">= 0")
+        _require(self.work_width is None or self.work_width >= 16, "roi.work_width", self.work_width, ">= 16 or None")
         for name in ("hsv_low", "hsv_high"):
             value = getattr(self, name)
             _require(len(value) == 3 and all(0 <= v <= 255 for v in value), f"roi.{name}", value, "three values in 0..255")

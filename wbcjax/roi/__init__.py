@@ -1,0 +1,6 @@
+"""Regions of interest: find the cell by its colour, trace its contour, crop it."""
+
+from wbcjax.roi.color import EXPANDED, FAITHFUL, color_roi, color_rois, steps
+from wbcjax.roi.crop import crop, crops
+
+__all__ = ["EXPANDED", "FAITHFUL", "color_roi", "color_rois", "crop", "crops", "steps"]
