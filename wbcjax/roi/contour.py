@@ -14,11 +14,11 @@ the tests hold the two equal.
 import numpy as np
 from jaxtyping import Bool, Int
 
-# The Moore neighbourhood as (dy, dx), counterclockwise on the screen (y points down), from the right-hand neighbour.
+# The Moore neighbourhood as (dy, dx), counterclockwise on the screen (y points down), from the right.
 NEIGHBOURS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 LEFT = NEIGHBOURS.index((0, -1))
 
-# Labels of the scan. A border pixel whose right-hand neighbour was seen to be background is a way out of the region.
+# Labels of the scan. A border pixel whose right neighbour was seen to be background is a way out of the region.
 FRESH, BORDER, EXIT = 1, 2, -2
 
 
@@ -26,9 +26,9 @@ def trace_contours(mask: Bool[np.ndarray, "h w"]) -> list[Int[np.ndarray, "_ 2"]
     """The outermost borders of a mask's regions, in raster order of their first pixels.
 
     Returns:
-      One (k, 2) array of (x, y) a region: pixels of the region itself, in the order the border is walked, which
-      is counterclockwise on the screen. A pixel of a line one pixel wide is walked over twice and listed twice.
-      The image's edge counts as background.
+      One (k, 2) array of (x, y) a region: pixels of the region itself, in the order the border is walked,
+      counterclockwise on the screen. A pixel of a line one pixel wide is walked over, and listed, twice. The
+      image's edge counts as background.
     """
     height, width = mask.shape
     stride = width + 2
@@ -61,7 +61,7 @@ def largest_contour(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, "_ 2"] | N
 
 
 def _inside(labels: np.ndarray, start: int, stride: int) -> bool:
-    """Whether a pixel lies within a region already traced: the last border pixel to its left is no way out."""
+    """Whether a pixel lies in a region already traced: the last border pixel to its left is no way out."""
     row = labels[start - start % stride : start]
     borders = np.flatnonzero(np.abs(row) == BORDER)
     return borders.size > 0 and bool(row[borders[-1]] == BORDER)
@@ -69,7 +69,7 @@ def _inside(labels: np.ndarray, start: int, stride: int) -> bool:
 
 def _follow(labels: np.ndarray, start: int, offsets: tuple[int, ...]) -> np.ndarray:
     """Walk one outer border from its first pixel and label it; flat indices of the pixels in order."""
-    # Clockwise from the left, which is background: the pixel met first is the one the walk will come back from.
+    # Clockwise from the left, which is background: the pixel met first is where the walk will come back from.
     for turn in range(1, 8):
         last_direction = (LEFT - turn) % 8
         if labels[start + offsets[last_direction]]:

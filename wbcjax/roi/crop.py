@@ -6,12 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from wbcjax.config import CropConfig
 from wbcjax.errors import DataError
 from wbcjax.typing import Box, Image, Images, Size
 
 DEFAULT = CropConfig()
+
+Crop = UInt8[np.ndarray, "crop_height crop_width 3"]
 
 
 def window(box: Box, config: CropConfig = DEFAULT) -> Box:
@@ -24,13 +27,13 @@ def window(box: Box, config: CropConfig = DEFAULT) -> Box:
     """
     centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
     if not (np.isfinite(box).all() and (size > 0).all()):
-        raise DataError(f"box {np.asarray(box).tolist()} has no area to crop: drop it, or crop the whole image with None")
+        raise DataError(f"box {box.tolist()} has no area to crop: drop it, or give None for the whole image")
     longer = size.max()
     size = (np.full(2, longer) if config.square else size) + 2 * config.margin * longer
     return np.concatenate([centre - size / 2, centre + size / 2]).astype(np.float32)
 
 
-def crop(image: Image, box: Box | None, size: Size, config: CropConfig = DEFAULT) -> Image:
+def crop(image: Image, box: Box | None, size: Size, config: CropConfig = DEFAULT) -> Crop:
     """The window around a box, resized to a fixed size.
 
     Args:
@@ -40,9 +43,9 @@ def crop(image: Image, box: Box | None, size: Size, config: CropConfig = DEFAULT
       config: margin and squareness.
 
     Returns:
-      (height, width, 3) uint8. The window is rounded to whole pixels, at least one a side; what of it lies outside the
-      image is black, like the fill of the augmented Kaggle images. Pixels are averaged (INTER_AREA) where the window
-      shrinks along both sides, else interpolated linearly.
+      (height, width, 3) uint8. The window is rounded to whole pixels, at least one a side; what of it lies
+      outside the image is black, like the fill of the augmented Kaggle images. Pixels are averaged (INTER_AREA)
+      where the window shrinks along both sides, else interpolated linearly.
 
     Raises:
       DataError: for a box without area, or one whose window misses the image.
@@ -54,11 +57,12 @@ def crop(image: Image, box: Box | None, size: Size, config: CropConfig = DEFAULT
         height, width = image.shape[:2]
         x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
         if x0 >= x1 or y0 >= y1:
-            raise DataError(f"box {np.asarray(box).tolist()} lies outside its {width}×{height} image: check that both "
-                            "are at the same scale")
+            raise DataError(f"box {box.tolist()} lies outside its {width}×{height} image: "
+                            "check that both are at the same scale")
         part = image[y0:y1, x0:x1]
         if part.shape[:2] != (bottom - top, right - left):
-            part = cv2.copyMakeBorder(part, y0 - top, bottom - y1, x0 - left, right - x1, cv2.BORDER_CONSTANT)
+            part = cv2.copyMakeBorder(part, y0 - top, bottom - y1, x0 - left, right - x1,
+                                      cv2.BORDER_CONSTANT)
     shrinks = size[0] <= part.shape[0] and size[1] <= part.shape[1]
     return cv2.resize(part, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
