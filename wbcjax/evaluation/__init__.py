@@ -1,0 +1,1 @@
+"""Numbers from predictions: IoU, classification, noise, intervals, results files. Knows no model classes."""

@@ -1,0 +1,1 @@
+"""Pure functions of arrays with static shapes; batched by ``jax.vmap`` where they are used."""
