@@ -1,0 +1,25 @@
+"""Image classifiers as NNX modules: a plain dictionary from name to class."""
+
+from flax import nnx
+
+from wbcjax.config import ModelConfig
+from wbcjax.errors import ConfigError
+from wbcjax.models.classifier import Classifier, parameter_count
+from wbcjax.models.custom import CustomCNN1, CustomCNN2
+from wbcjax.models.lenet import LeNet
+
+MODELS: dict[str, type[Classifier]] = {"lenet": LeNet, "custom1": CustomCNN1, "custom2": CustomCNN2}
+
+
+def build(config: ModelConfig, seed: int = 0) -> Classifier:
+    """The model of ``config`` with parameters drawn from ``seed``, built under jit (eager building is slow).
+
+    Raises:
+      ConfigError: if there is no model of that name.
+    """
+    if config.name not in MODELS:
+        raise ConfigError(f"model.name = {config.name!r} is unknown; the models are: {', '.join(sorted(MODELS))}")
+    return nnx.jit(lambda: MODELS[config.name](config, rngs=nnx.Rngs(seed)))()
+
+
+__all__ = ["MODELS", "Classifier", "CustomCNN1", "CustomCNN2", "LeNet", "build", "parameter_count"]

@@ -1,0 +1,103 @@
+"""Random changes of training images, as pure functions of a key, under jit.
+
+All geometric changes of an image are one affine map and one bilinear resampling, so it is blurred once. Colour changes
+act on RGB in [0, 1]; stain jitter acts on optical density in the basis of Ruifrok and Johnston (2001).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from wbcjax.config import AugmentConfig
+
+_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
+_STAINS /= np.linalg.norm(_STAINS, axis=1, keepdims=True)
+_UNMIX = np.linalg.inv(_STAINS)
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+# The YIQ axes: a turn of hue is a rotation in their chroma plane.
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)
+
+
+def warp_affine(
+    image: Float[Array, "h w c"], matrix: Float[Array, "2 3"], fill: float = 0.0
+) -> Float[Array, "h w c"]:
+    """Resample ``image`` bilinearly: output pixel centre p takes the value at ``matrix @ (x, y, 1)``.
+
+    Points outside the image take ``fill``; pixel centres lie at i + 0.5, and the border fades over one pixel.
+    """
+    height, width, _ = image.shape
+    x, y = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)
+    points = jnp.einsum("ij,jhw->ihw", matrix, jnp.stack([x, y, jnp.ones_like(x)]), precision="highest") - 0.5
+    corner = jnp.floor(points).astype(jnp.int32)
+    fraction = points - corner
+    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=fill)
+    column = jnp.clip(corner[0] + 1, 0, width)
+    row = jnp.clip(corner[1] + 1, 0, height)
+    # Outside by more than a pixel, both neighbours along that axis must be the fill: push the weight to the border.
+    fx = jnp.where(corner[0] < -1, 0.0, jnp.where(corner[0] >= width, 1.0, fraction[0]))[..., None]
+    fy = jnp.where(corner[1] < -1, 0.0, jnp.where(corner[1] >= height, 1.0, fraction[1]))[..., None]
+    top = padded[row, column] * (1 - fx) + padded[row, column + 1] * fx
+    bottom = padded[row + 1, column] * (1 - fx) + padded[row + 1, column + 1] * fx
+    return top * (1 - fy) + bottom * fy
+
+
+def random_affine(key: PRNGKeyArray, size: tuple[int, int], config: AugmentConfig) -> Float[Array, "2 3"]:
+    """A random map from output to input coordinates: flip, rotation, shear, zoom about the centre, then a shift."""
+    height, width = size
+    keys = jax.random.split(key, 4)
+    angle = jnp.deg2rad(config.rotation) * jax.random.uniform(keys[0], minval=-1.0)
+    shear = config.shear * jax.random.uniform(keys[1], minval=-1.0)
+    zoom_and_shift = jax.random.uniform(keys[2], (3,), minval=-1.0)
+    zoom = 1 + config.scale * zoom_and_shift[0]
+    shift = config.shift * zoom_and_shift[1:] * jnp.array([width, height])
+    signs = jnp.where(config.flip & jax.random.bernoulli(keys[3], shape=(2,)), -1.0, 1.0)
+    rotation = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
+    linear = rotation @ jnp.array([[1.0, shear], [0.0, 1.0]]) @ jnp.diag(signs) / zoom
+    centre = jnp.array([width / 2, height / 2])
+    return jnp.concatenate([linear, (centre + shift - linear @ centre)[:, None]], axis=1)
+
+
+def jitter_color(key: PRNGKeyArray, image: Float[Array, "h w 3"], config: AugmentConfig) -> Float[Array, "h w 3"]:
+    """Random brightness and contrast (factors), saturation (factor about luma) and hue (turn), each in one draw."""
+    draws = jax.random.uniform(key, (4,), minval=-1.0)
+    image = image * (1 + config.brightness * draws[0])
+    mean = (image @ _LUMA).mean()
+    image = mean + (image - mean) * (1 + config.contrast * draws[1])
+    turn = 2 * jnp.pi * config.hue * draws[3]
+    gain = 1 + config.saturation * draws[2]
+    c, s = gain * jnp.cos(turn), gain * jnp.sin(turn)
+    chroma = jnp.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
+    return image @ (jnp.linalg.inv(_YIQ) @ chroma @ _YIQ).T
+
+
+def jitter_stain(key: PRNGKeyArray, image: Float[Array, "h w 3"], sigma: float) -> Float[Array, "h w 3"]:
+    """Scale the amount of each stain by a factor from N(1, sigma), in optical density."""
+    density = -jnp.log(jnp.maximum(image, 1 / 255))
+    gains = 1 + sigma * jax.random.normal(key, (3,))
+    return jnp.exp(-(density @ _UNMIX * gains @ _STAINS))
+
+
+def _augment_one(key, image, config):
+    geometry, color, stain, noise, strength = jax.random.split(key, 5)
+    if config.flip or config.rotation or config.shift or config.shear or config.scale:
+        image = warp_affine(image, random_affine(geometry, image.shape[:2], config))
+    if config.brightness or config.contrast or config.saturation or config.hue:
+        image = jitter_color(color, image, config)
+    if config.stain:
+        image = jitter_stain(stain, jnp.clip(image, 0, 1), config.stain)
+    if config.noise:
+        sigma = config.noise * jax.random.uniform(strength)
+        image = image + sigma * jax.random.normal(noise, image.shape)
+    return jnp.clip(image, 0, 1)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def augment(
+    key: PRNGKeyArray, images: Float[Array, "b h w 3"], config: AugmentConfig
+) -> Float[Array, "b h w 3"]:
+    """Augment a batch of images in [0, 1]; each image has its own key, so it does not depend on its neighbours."""
+    keys = jax.random.split(key, images.shape[0])
+    return jax.vmap(lambda k, x: _augment_one(k, x, config))(keys, images)

@@ -1,0 +1,79 @@
+"""The two custom CNNs of the paper (sections 3.2.1 and 3.2.2).
+
+The paper describes them in words and figures, and leaves room: it lists six filter counts for five blocks. The reading
+taken here is five blocks with pooling plus one without; the counts are the class attributes below. What else it leaves
+open (order within a block, width of the dense layer, dropout) follows common use: convolution, batch normalisation,
+ReLU, max pooling.
+"""
+
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from wbcjax.config import ModelConfig
+from wbcjax.models.classifier import Classifier, normalise
+from wbcjax.models.layers import Conv, max_pool_2x2
+
+
+class CustomCNN1(Classifier):
+    """Four blocks of 3×3 convolution, ReLU and 2×2 max pooling; a dense layer of 128 units; dropout; the classes."""
+
+    filters = (16, 32, 64, 128)
+    hidden = 128
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.dtype = jnp.dtype(config.dtype)
+        widths = (3, *self.filters)
+        self.convs = nnx.List(
+            [Conv(i, o, dtype=self.dtype, rngs=rngs) for i, o in zip(widths, self.filters, strict=False)]
+        )
+        height, width = (s >> len(self.filters) for s in config.image_size)
+        self.dense = nnx.Linear(height * width * self.filters[-1], self.hidden, dtype=self.dtype, rngs=rngs)
+        self._build_head(config, features=self.hidden, dropout=0.5, rngs=rngs)
+
+    def stages(self, x: Float[Array, "b h w 3"]) -> Iterator[tuple[str, Array]]:
+        x = normalise(x, self.dtype)
+        for number, conv in enumerate(self.convs, 1):
+            yield f"block{number}", (x := max_pool_2x2(nnx.relu(conv(x))))
+        yield "features", nnx.relu(self.dense(x.reshape(x.shape[0], -1)))
+
+
+class ConvBlock(nnx.Module):
+    """3×3 convolution, batch normalisation, ReLU and, if asked for, 2×2 max pooling."""
+
+    def __init__(self, inputs: int, outputs: int, *, pool: bool, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.conv = Conv(inputs, outputs, use_bias=False, dtype=dtype, rngs=rngs)
+        self.norm = nnx.BatchNorm(outputs, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.pool = pool
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+        x = nnx.relu(self.norm(self.conv(x)))
+        return max_pool_2x2(x) if self.pool else x
+
+
+class CustomCNN2(Classifier):
+    """Five blocks with pooling and one without, global average pooling, a dense layer of 128 units; dropout."""
+
+    filters = (16, 32, 64, 128, 256, 256)
+    hidden = 128
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.dtype = jnp.dtype(config.dtype)
+        widths = (3, *self.filters)
+        last = len(self.filters) - 1
+        self.blocks = nnx.List(
+            [
+                ConvBlock(widths[k], widths[k + 1], pool=k < last, dtype=self.dtype, rngs=rngs)
+                for k in range(len(self.filters))
+            ]
+        )
+        self.dense = nnx.Linear(self.filters[-1], self.hidden, dtype=self.dtype, rngs=rngs)
+        self._build_head(config, features=self.hidden, dropout=0.5, rngs=rngs)
+
+    def stages(self, x: Float[Array, "b h w 3"]) -> Iterator[tuple[str, Array]]:
+        x = normalise(x, self.dtype)
+        for number, block in enumerate(self.blocks, 1):
+            yield f"block{number}", (x := block(x))
+        yield "features", nnx.relu(self.dense(x.mean(axis=(1, 2))))
