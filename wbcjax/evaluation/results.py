@@ -23,8 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from wbcjax.errors import DataError
+
+Number = int | float | np.number | np.ndarray | jax.Array  # arrays of no axes
 
 MODELS = ("lenet", "custom1", "custom2", "vgg16", "resnet50", "inception_v3", "color", "mask_rcnn_vgg16",
           "mask_rcnn_resnet50", "mask_rcnn_compact")
@@ -77,10 +80,10 @@ def row(
     input: str,
     split: str,
     metric: str,
-    value: float,
-    low: float | None = None,
-    high: float | None = None,
-    paper: float | None = None,
+    value: Number,
+    low: Number | None = None,
+    high: Number | None = None,
+    paper: Number | None = None,
     **extra: Any,
 ) -> dict[str, Any]:
     """One row of a results file: what is None is left out, NumPy and JAX scalars become plain numbers.
@@ -102,7 +105,7 @@ def write_results(
     rows: Iterable[Mapping[str, Any]],
     seeds: int | Sequence[int],
     data_fingerprint: str,
-    wall_time: float,
+    wall_time: int | float,
     notes: Sequence[str] = (),
 ) -> Path:
     """Write a results file, whole or not at all, in the order the rows are given.
@@ -211,7 +214,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _check_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def _check_rows(rows: Any, path: Path) -> None:
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: rows is {rows!r}, expected a list; run its experiment again")
     seen: dict[str, int] = {}
     for number, r in enumerate(rows):
         where = f"{path}: row {number}"
@@ -223,7 +228,7 @@ def _check_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         seen[identity] = number
 
 
-def _check_row(r: Mapping[str, Any], where: str) -> None:
+def _check_row(r: Any, where: str) -> None:
     if not isinstance(r, Mapping):
         raise DataError(f"{where} is {r!r}: expected a table of fields; make rows with results.row")
     for name, known in (("model", MODELS), ("input", INPUTS), ("metric", tuple(METRICS))):

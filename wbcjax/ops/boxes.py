@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 AnyArray = np.ndarray | np.generic | jax.Array
 
 
-def _namespace(*arrays: AnyArray) -> ModuleType:
+def _namespace(*arrays: AnyArray | int) -> ModuleType:
     return jnp if any(isinstance(array, jax.Array) for array in arrays) else np
 
 
@@ -48,8 +48,8 @@ def clip(
     size: tuple[int | Int[AnyArray, ""], int | Int[AnyArray, ""]] | Int[AnyArray, "2"],
 ) -> Float[AnyArray, "*batch 4"]:
     """Cut boxes to an image of ``size`` (height, width); a box that lies outside becomes empty."""
-    xp = _namespace(boxes, size[0], size[1])
     height, width = size[0], size[1]
+    xp = _namespace(boxes, height, width)
     x, y = xp.clip(boxes[..., 0::2], 0, width), xp.clip(boxes[..., 1::2], 0, height)
     clipped = xp.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], axis=-1)
     return clipped.astype(boxes.dtype)  # an int64 height would have made it float64
