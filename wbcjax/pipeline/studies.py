@@ -1,0 +1,197 @@
+"""The paper's tables as studies: each trains or loads what it needs and writes one results file."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from wbcjax import config as cfg
+from wbcjax.evaluation import classification as metrics
+from wbcjax.evaluation.noise import noise_sweep
+from wbcjax.evaluation.results import PAPER, PAPER_NOISE, row, write_results
+from wbcjax.evaluation.uncertainty import bootstrap
+from wbcjax.pipeline.inputs import Inputs, classifier_inputs
+from wbcjax.pipeline.runs import Predictions, check_test, is_finished, load_run, portable, predict_split, train_run
+from wbcjax.training import data_mesh, predict_function
+from wbcjax.typing import CLASS_NAMES, Float, Int
+
+Rows = list[dict]
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; its checkpoint is saved."""
+
+
+def runs_of(config: cfg.ClassifierConfig, models: Sequence[str], seeds: Sequence[int]) -> list[cfg.ClassifierConfig]:
+    """``config`` for each model and seed."""
+    return [
+        replace(config, model=replace(config.model, name=name), train=replace(config.train, seed=seed))
+        for name in models
+        for seed in seeds
+    ]
+
+
+def run_folder(runs: Path, config: cfg.ClassifierConfig) -> Path:
+    """Folder of a run: readable, and unique to its config."""
+    where = config.input if config.input == "whole" else f"roi-{config.roi_source}"
+    fold = "" if config.fold is None else f"-fold{config.fold}"
+    digest = cfg.fingerprint(cfg.from_dict(cfg.ClassifierConfig, portable(config) | {"data": {"root": None}}))
+    return runs / f"{config.model.name}-{where}-seed{config.train.seed}{fold}-{digest}"
+
+
+def ensure_trained(config: cfg.ClassifierConfig, runs: Path, train: Inputs | None = None) -> Path:
+    """Folder of the finished run of ``config``: reused, resumed or trained.
+
+    Raises:
+      Interrupted: if training was stopped by a signal.
+    """
+    folder = run_folder(runs, config)
+    if not is_finished(folder, config):
+        has_checkpoint = any((folder / "checkpoints").glob("[0-9]*"))
+        if not train_run(config, folder, resume=has_checkpoint, inputs=train, title=folder.name.rsplit("-", 1)[0]):
+            raise Interrupted(f"{folder}: interrupted and saved; the same command goes on from here")
+    return folder
+
+
+def classification_rows(predictions: Predictions, *, model: str, input: str, split: str, **extra) -> Rows:
+    """Every classification metric of one run on one split, with intervals over originals within class."""
+    num_classes = len(CLASS_NAMES)
+    labels, classes = predictions.labels, predictions.classes
+    names, counts = metrics.confusion_by_source(labels, classes, predictions.sources, num_classes)
+    total = counts.sum(axis=0)
+    common = {"model": model, "input": input, "split": split, **extra}
+    paper = PAPER.get((model, input, "accuracy")) if split == "TEST" else None
+    rows = [
+        row(**common, metric="accuracy", paper=paper, **bootstrap(counts, metrics.accuracy)._asdict()),
+        row(**common, metric="balanced_accuracy", **bootstrap(counts, metrics.balanced_accuracy)._asdict()),
+        row(**common, metric="ece", value=calibration(predictions)),
+        row(**common, metric="missed", value=int(predictions.missed.sum())),
+    ]
+    for k, name in enumerate(CLASS_NAMES):
+        for metric in ("precision", "recall", "f1"):
+            rows.append(row(**common, metric=metric, class_name=name, value=getattr(metrics, metric)(total)[k]))
+    for i, true in enumerate(CLASS_NAMES):
+        for j, predicted in enumerate(CLASS_NAMES):
+            rows.append(row(**common, metric="confusion", true=true, predicted=predicted, value=total[i, j]))
+    for name, matrix in zip(names, counts, strict=True):
+        true = CLASS_NAMES[int(matrix.sum(axis=1).argmax())]
+        rows.append(row(**common, metric="source_accuracy", source=name, class_name=true,
+                        value=metrics.accuracy(matrix)))
+    return rows
+
+
+def calibration(predictions: Predictions) -> float:
+    """Expected calibration error of the softmax of the logits."""
+    probabilities = np.asarray(jax.nn.softmax(predictions.logits, axis=-1))
+    return float(metrics.expected_calibration_error(probabilities, predictions.labels))
+
+
+def classification_study(
+    configs: Sequence[cfg.ClassifierConfig], *, experiment: str, runs: Path, results: Path, notes: Sequence[str] = ()
+) -> Rows:
+    """Train each config on TRAIN and evaluate it on every image of TEST; all of one input, crop and size.
+
+    An image whose region is not found falls back to the whole image and is counted in the ``missed`` row.
+    """
+    started = time.perf_counter()
+    train, test = (classifier_inputs(configs[0], split, progress=True) for split in ("TRAIN", "TEST"))
+    check_test(train, test)
+    rows: Rows = []
+    for config in configs:
+        model, _ = load_run(ensure_trained(config, runs, train))
+        extra = {"seed": config.train.seed} | ({"roi": config.roi_source} if config.input == "roi" else {})
+        rows += classification_rows(predict_split(model, test), model=config.model.name, input=config.input,
+                                    split="TEST", **extra)
+    write_results(
+        results / f"{experiment}.json",
+        experiment=experiment,
+        config={"runs": [portable(config) for config in configs]},
+        rows=rows,
+        seeds=sorted({config.train.seed for config in configs}),
+        data_fingerprint=data_fingerprint(train, test),
+        wall_time=time.perf_counter() - started,
+        notes=notes,
+    )
+    return rows
+
+
+def noise_study(
+    configs: Sequence[cfg.ClassifierConfig],
+    noise: cfg.NoiseConfig,
+    *,
+    experiment: str,
+    runs: Path,
+    results: Path,
+    notes: Sequence[str] = (),
+) -> Rows:
+    """Accuracy on TEST under N = clip(I + αG, 0, 1), of each config's run (Figure 12)."""
+    started = time.perf_counter()
+    test = classifier_inputs(configs[0], "TEST", progress=True)
+    rows: Rows = []
+    for config in configs:
+        model, _ = load_run(ensure_trained(config, runs))
+        rows += noise_rows(predict_function(model), test, noise, model=config.model.name, input=config.input,
+                           roi=config.roi_source if config.input == "roi" else None)
+    write_results(
+        results / f"{experiment}.json",
+        experiment=experiment,
+        config={"runs": [portable(config) for config in configs], "noise": cfg.to_dict(noise)},
+        rows=rows,
+        seeds=list(range(noise.seeds)),
+        data_fingerprint=data_fingerprint(test),
+        wall_time=time.perf_counter() - started,
+        notes=notes,
+    )
+    return rows
+
+
+def noise_rows(predict, test: Inputs, noise: cfg.NoiseConfig, *, model: str, input: str, roi: str | None) -> Rows:
+    """One accuracy and one retention row for each α, over all seeds; intervals over originals."""
+    mesh = data_mesh()
+    predictions = noise_sweep(
+        predict, np.asarray(test.images), alphas=noise.alphas, seeds=noise.seeds, key=jax.random.key(0),
+        batch_size=64 * mesh.size, sharding=NamedSharding(mesh, PartitionSpec("data")),
+    )
+    clean = None
+    rows = []
+    for alpha, by_seed in zip(noise.alphas, predictions, strict=True):
+        counts = noise_counts(test, by_seed)
+        interval = bootstrap(counts, metrics.accuracy)
+        clean = interval.value if alpha == 0 else clean
+        common = {"model": model, "input": input, "roi": roi, "split": "TEST", "alpha": alpha}
+        paper = PAPER_NOISE.get(alpha) if (model, input) == ("custom2", "roi") else None
+        rows.append(row(**common, metric="accuracy", paper=paper, **interval._asdict()))
+        if clean:
+            rows.append(row(**common, metric="retention", value=interval.value / clean))
+    return rows
+
+
+def noise_counts(test: Inputs, by_seed: Int[np.ndarray, "seeds n"]) -> Int[np.ndarray, "sources c c"]:
+    """Confusion matrices by original, summed over noise seeds."""
+    return sum(
+        metrics.confusion_by_source(test.labels, classes, test.sources, len(CLASS_NAMES))[1] for classes in by_seed
+    )
+
+
+def data_fingerprint(*splits: Inputs) -> str:
+    """Digest of names and labels of what was used."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update("\n".join(split.names).encode())
+        digest.update(np.ascontiguousarray(split.labels).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def summarise(rows: Rows) -> Mapping[tuple, Float[np.ndarray, "n"]]:
+    """Accuracies by (model, input), over seeds."""
+    out: dict[tuple, list[float]] = {}
+    for r in rows:
+        if r["metric"] == "accuracy" and "alpha" not in r:
+            out.setdefault((r["model"], r["input"]), []).append(r["value"])
+    return {key: np.array(values) for key, values in out.items()}
