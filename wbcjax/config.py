@@ -42,7 +42,7 @@ class DataConfig:
 class ColorRoiConfig:
     """The colour-based ROI of the paper's section 3.1.1, each threshold by its name.
 
-    The defaults are the faithful method; ``wbcjax.roi.EXPANDED`` adds closing, opening and enlargement.
+    The defaults are the faithful method; ``wbcjax.roi.EXPANDED`` adds closing, opening, the cytoplasm and enlargement.
     """
 
     blur_kernel: int = 3
@@ -56,6 +56,15 @@ class ColorRoiConfig:
     """Diameter of the elliptic closing, 0 for none. At a width of 640 pixels; scaled with the image."""
     open_kernel: int = 0
     """Diameter of the elliptic opening, 0 for none. At a width of 640 pixels; scaled with the image."""
+    cytoplasm_reach: float = 0.0
+    """Pixels around the nucleus' box in which pixels of the cytoplasm's colour join the cell if they touch the nucleus;
+    0 for the nucleus alone, as in the paper. At a width of 640 pixels; scaled with the image."""
+    cytoplasm_low: tuple[int, int, int] = (110, 15, 120)
+    cytoplasm_high: tuple[int, int, int] = (150, 255, 255)
+    """OpenCV HSV: bluer than red cells (hue from about 150), less pale than plasma (saturation about 13)."""
+    cytoplasm_open: int = 0
+    """Diameter of the elliptic opening that cuts thin bridges between cytoplasm and neighbours, 0 for none. At a width
+    of 640 pixels; scaled with the image."""
     scale: float = 1.0
     """Factor on the box's width and height about its centre."""
     pad: float = 0.0
@@ -71,11 +80,16 @@ class ColorRoiConfig:
         _require(self.close_kernel >= 0, "roi.close_kernel", self.close_kernel, ">= 0")
         _require(self.open_kernel >= 0, "roi.open_kernel", self.open_kernel, ">= 0")
         _require(self.scale > 0, "roi.scale", self.scale, "> 0")
+        for name in ("cytoplasm_reach", "cytoplasm_open", "pad"):
+            _require(getattr(self, name) >= 0, f"roi.{name}", getattr(self, name), ">= 0")
         _require(self.min_area >= 0, "roi.min_area", self.min_area, ">= 0")
         _require(self.work_width is None or self.work_width >= 16, "roi.work_width", self.work_width, ">= 16 or None")
-        for name in ("hsv_low", "hsv_high"):
+        for name in ("hsv_low", "hsv_high", "cytoplasm_low", "cytoplasm_high"):
             value = getattr(self, name)
             _require(len(value) == 3 and all(0 <= v <= 255 for v in value), f"roi.{name}", value, "three values in 0..255")
+        for name, high in (("hsv_low", self.hsv_high), ("cytoplasm_low", self.cytoplasm_high)):
+            value = getattr(self, name)
+            _require(all(low <= top for low, top in zip(value, high, strict=True)), f"roi.{name}", value, f"at most {high}")
 
 
 @dataclass(frozen=True)
