@@ -15,14 +15,15 @@ from wbcjax.errors import DataError
 from wbcjax.ops import boxes as box_ops
 from wbcjax.roi.color import FAITHFUL, REFERENCE_WIDTH, tight_box
 
-START = replace(FAITHFUL, close_kernel=17, cytoplasm_reach=20.0, min_area=500.0, work_width=320)
+START = replace(FAITHFUL, close_kernel=33, cytoplasm_reach=36.0, cytoplasm_open=17, min_area=500.0, work_width=320)
+"""Half a nucleus' gap to close, half a nucleus around it to look for cytoplasm."""
 
 GRID: dict[str, tuple[Any, ...]] = {
     "close_kernel": (9, 17, 25, 33, 41, 49),
     "open_kernel": (0, 5, 9, 13, 17, 25),
     "hsv_low": ((80, 60, 140), (115, 60, 140), (120, 60, 140), (80, 50, 140), (80, 70, 140), (80, 60, 120)),
     "cytoplasm_reach": (0.0, 12.0, 20.0, 28.0, 36.0, 44.0, 52.0),
-    "cytoplasm_low": tuple((hue, saturation, 120) for hue in (100, 110, 120) for saturation in (12, 15, 18, 22, 30)),
+    "cytoplasm_low": tuple((hue, saturation, 120) for hue in (100, 110, 120) for saturation in (12, 15, 18, 22)),
     "cytoplasm_high": tuple((hue, 255, 255) for hue in (142, 146, 150, 154, 158)),
     "cytoplasm_open": (0, 5, 9, 13, 17, 21, 25, 33),
 }
