@@ -10,8 +10,9 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from wbcjax.config_values import convert, describe
 from wbcjax.errors import ConfigError
 
 T = TypeVar("T")
@@ -22,6 +23,14 @@ def _require(condition: bool, field_name: str, value: Any, expected: str) -> Non
         raise ConfigError(f"{field_name} = {value!r} is impossible: expected {expected}")
 
 
+def _require_choices(config: Any, prefix: str = "") -> None:
+    """Every field that is a choice has one of its values, from Python too, where no parser looked."""
+    for name, hint in get_type_hints(type(config)).items():
+        if get_origin(hint) is Literal:
+            value = getattr(config, name)
+            _require(value in get_args(hint), prefix + name, value, describe(hint))
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where the images come from."""
@@ -29,8 +38,7 @@ class DataConfig:
     root: Path | None = field(
         default_factory=lambda: Path(os.environ["WBCJAX_DATA"]) if os.environ.get("WBCJAX_DATA") else None
     )
-    """Folder that holds BCCD_Dataset and blood-cells; the environment variable WBCJAX_DATA is its default. None draws
-    synthetic smears."""
+    """Folder that holds BCCD_Dataset and blood-cells; the environment variable WBCJAX_DATA is its default."""
     cache_dir: Path = Path("~/.cache/wbcjax")
     """Decoded images and downloads are kept here."""
     strict: bool = True
@@ -86,10 +94,12 @@ class ColorRoiConfig:
         _require(self.work_width is None or self.work_width >= 16, "roi.work_width", self.work_width, ">= 16 or None")
         for name in ("hsv_low", "hsv_high", "cytoplasm_low", "cytoplasm_high"):
             value = getattr(self, name)
-            _require(len(value) == 3 and all(0 <= v <= 255 for v in value), f"roi.{name}", value, "three values in 0..255")
+            in_range = len(value) == 3 and all(0 <= v <= 255 for v in value)
+            _require(in_range, f"roi.{name}", value, "three values in 0..255")
         for name, high in (("hsv_low", self.hsv_high), ("cytoplasm_low", self.cytoplasm_high)):
             value = getattr(self, name)
-            _require(all(low <= top for low, top in zip(value, high, strict=True)), f"roi.{name}", value, f"at most {high}")
+            ordered = all(low <= top for low, top in zip(value, high, strict=True))
+            _require(ordered, f"roi.{name}", value, f"at most {high}")
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,7 @@ class ModelConfig:
     """Type of the computation; parameters, logits and losses stay float32."""
 
     def __post_init__(self):
+        _require_choices(self, "model.")
         _require(self.num_classes >= 2, "model.num_classes", self.num_classes, ">= 2")
         _require(min(self.image_size) >= 16, "model.image_size", self.image_size, "at least 16 pixels a side")
         _require(self.dropout is None or 0 <= self.dropout < 1, "model.dropout", self.dropout, "0 <= rate < 1")
@@ -177,6 +188,7 @@ class OptimConfig:
     """Gradient accumulation: batches averaged before one update."""
 
     def __post_init__(self):
+        _require_choices(self, "optim.")
         _require(self.learning_rate > 0, "optim.learning_rate", self.learning_rate, "> 0")
         _require(0 <= self.warmup < 1, "optim.warmup", self.warmup, "0 <= fraction < 1")
         _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, ">= 0")
@@ -244,6 +256,7 @@ class ClassifierConfig:
     """Which fold of TRAIN (grouped by original) is held out for validation; None trains on all of TRAIN."""
 
     def __post_init__(self):
+        _require_choices(self)
         _require(self.folds >= 2, "folds", self.folds, ">= 2")
         _require(self.fold is None or 0 <= self.fold < self.folds, "fold", self.fold, f"0..{self.folds - 1} or None")
         _require(self.train.patience is None or self.fold is not None, "train.patience", self.train.patience,
@@ -256,34 +269,12 @@ def to_dict(config: Any) -> dict:
 
 
 def from_dict(cls: type[T], values: dict) -> T:
-    """Build config ``cls`` from a nested dict.
+    """Build config ``cls`` from a nested dict as JSON holds it.
 
     Raises:
       ConfigError: for an unknown field, naming it and the fields there are, or an impossible value.
     """
-    import typing
-
-    hints = typing.get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}
-    for name in values:
-        if name not in known:
-            raise ConfigError(f"{cls.__name__} has no field {name!r}; its fields are: {', '.join(sorted(known))}")
-    kwargs = {}
-    for name, value in values.items():
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            if not isinstance(value, dict):
-                raise ConfigError(f"{cls.__name__}.{name} = {value!r} is impossible: expected a table of fields")
-            value = from_dict(hint, value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        elif isinstance(value, str) and hint in (Path, Path | None):
-            value = Path(value)
-        kwargs[name] = value
-    try:
-        return cls(**kwargs)
-    except TypeError as error:
-        raise ConfigError(f"{cls.__name__}: a field has a value of the wrong type ({error})") from error
+    return convert(cls, values, "")
 
 
 def fingerprint(config: Any) -> str:
