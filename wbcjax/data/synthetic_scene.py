@@ -20,7 +20,7 @@ _MIN_VISIBLE = 0.25
 """A red cell or platelet of which less than this fraction would be seen is not drawn: so every object in the
 picture is in the annotation, and no annotation is a sliver."""
 _GAUSS = np.float32([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
-_TABLE_STEP = 0.0125
+_TABLE_STEP, _TABLE_ZERO = 1 / 64, 1.0
 
 
 @dataclass(frozen=True)
@@ -156,16 +156,24 @@ def _hull(owner, index, where):
 
 
 def _add_dust(rng, thickness, unit):
-    """Faint little rings: dust and droplets on the optics."""
+    """Faint little rings (dust on the optics) and bright dark-rimmed droplets (refractile spots of drying).
+
+    The droplets are what reaches 255 in a real image, so that stretching the copies to 255 changes them little.
+    """
     h, w = thickness.shape
-    for _ in range(rng.poisson(5)):
+    kinds = np.repeat([False, True], rng.poisson((5, 2.5)))
+    for droplet in kinds:
         x, y = int(rng.uniform(0, w)), int(rng.uniform(0, h))
-        strength, reach = rng.uniform(0.1, 0.3), max(int(9 * unit), 1)
+        reach = max(int(14 * unit), 1)
         rows, columns = (np.arange(max(c - reach, 0), min(c + reach + 1, n)) for c, n in ((y, h), (x, w)))
-        ring = np.hypot(rows[:, None] - y, columns - x) / unit
-        thickness[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += strength * (
-            np.exp(-(((ring - 4) / 1.2) ** 2)) - 0.6 * np.exp(-((ring / 2) ** 2))
-        )
+        distance = np.hypot(rows[:, None] - y, columns - x) / unit
+        if droplet:
+            size = rng.uniform(2.5, 4.5)
+            spot = 0.6 * np.exp(-(((distance - 2.1 * size) / 1.6) ** 2)) - 1.8 * np.exp(-((distance / size) ** 2))
+        else:
+            spot = np.exp(-(((distance - 4) / 1.2) ** 2)) - 0.6 * np.exp(-((distance / 2) ** 2))
+            spot *= rng.uniform(0.1, 0.3)
+        thickness[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += spot
 
 
 def _stain(rng, thickness):
@@ -174,11 +182,12 @@ def _stain(rng, thickness):
     Blue is absorbed less than green in a thin layer (pink) and more in a thick one (brown), so overlaps never
     turn violet, which the colour ROI would take for a nucleus.
     """
-    t = _TABLE_STEP * np.arange(256) - 0.2
+    t = _TABLE_STEP * np.arange(256) - _TABLE_ZERO
     t = 2.1 * (1 - np.exp(-t / 2.1)) * 1.27 * np.exp(rng.normal(0, 0.06))
     density = np.stack([0.135 * t, 0.27 * t, 0.165 * t + 0.07 * t * t], 1) * rng.normal(1, 0.03, 3)
+    density = np.where(t[:, None] < 0, 0.25 * t[:, None], density)
     table = (_PAPER_WHITE * np.exp(-density)).astype(np.float32)
-    index = cv2.convertScaleAbs(thickness + np.float32(0.2), alpha=1 / _TABLE_STEP)
+    index = cv2.convertScaleAbs(np.maximum(thickness + np.float32(_TABLE_ZERO), 0), alpha=1 / _TABLE_STEP)
     return cv2.LUT(cv2.merge([index] * 3), table[None])
 
 
