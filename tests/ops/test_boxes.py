@@ -24,7 +24,8 @@ namespaces = pytest.mark.parametrize("xp", [np, jnp], ids=["numpy", "jax"])
 def oracle(a, b):
     """IoU of two boxes on the integer grid, by counting pixels."""
     first, second = (
-        {(x, y) for x in range(*box[::2].astype(int)) for y in range(*box[1::2].astype(int))} for box in (a, b)
+        {(x, y) for x in range(*box[::2].astype(int)) for y in range(*box[1::2].astype(int))}
+        for box in (a, b)
     )
     return len(first & second) / max(1, len(first | second))
 

@@ -62,10 +62,10 @@ def pad(
     Raises:
       DataError: a box is not finite.
     """
-    counts = np.fromiter((0 if b is None else b.size // 4 for b in boxes), np.int64, len(boxes))
+    counts = np.array([0 if b is None else b.size // 4 for b in boxes], np.int64)
     valid = np.arange(max(1, counts.max(initial=0))) < counts[:, None]
     padded = np.zeros((*valid.shape, 4), np.float32)
-    given = [b.reshape(-1) for b in boxes if b is not None]
+    given = [b.ravel() for b in boxes if b is not None]
     if given:
         padded[valid] = np.concatenate(given).reshape(-1, 4)
     if not np.isfinite(padded).all():
