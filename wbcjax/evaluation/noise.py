@@ -55,6 +55,7 @@ def noise_sweep(
         models.
       images: RGB, uint8, on the host (a memory map will do).
       seeds: number of noise realisations, numbered from 0.
+      batch_size: images in flight; raised to a multiple of the number of devices.
       sharding: of the batch over devices, such as ``NamedSharding(mesh, P("data"))``; None uses the default
         device.
 
@@ -65,7 +66,8 @@ def noise_sweep(
         raise ConfigError(f"noise sweep over alphas {tuple(alphas)}, {seeds} seeds, batches of {batch_size}: "
                           "give at least one of each")
     n = len(images)
-    batch_size = min(batch_size, max(n, 1))
+    devices = 1 if sharding is None else len(sharding.device_set)
+    batch_size = -(-min(batch_size, max(n, 1)) // devices) * devices
     partial = predict if isinstance(predict, jax.tree_util.Partial) else jax.tree_util.Partial(predict)
     grid = jnp.asarray(alphas, jnp.float32), jnp.arange(seeds)
     predictions = np.zeros((len(alphas), seeds, n), np.int32)
