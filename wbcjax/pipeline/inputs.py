@@ -1,7 +1,9 @@
 """From the data root to what a classifier sees: whole images, or crops of the region of interest, of one size."""
 
+import functools
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from wbcjax.data.sets import ClassificationSet
 from wbcjax.data.splits import assert_disjoint, grouped_folds
 from wbcjax.data.voc import voc
 from wbcjax.errors import DataError
+from wbcjax.ops import boxes as box_ops
 from wbcjax.roi import color_rois, crops
-from wbcjax.typing import Bool, Box, Images, Int
+from wbcjax.typing import CLASS_NAMES, Bool, Box, Float, Images, Int
 
 FILE_SIZE = (240, 320)
 """(height, width) of the classification images, at which regions are found and cropped."""
@@ -32,6 +35,7 @@ class Inputs:
     names: tuple[str, ...]
     missed: Bool[np.ndarray, "n"]
     """No region was found: the whole image stands in."""
+    class_names: tuple[str, ...] = CLASS_NAMES
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,6 +48,7 @@ class Inputs:
             tuple(self.sources[i] for i in indices),
             tuple(self.names[i] for i in indices),
             self.missed[indices],
+            self.class_names,
         )
 
 
@@ -55,8 +60,8 @@ def data_root(data: cfg.DataConfig) -> Path:
     """
     if data.root is None:
         raise DataError(
-            "no data root: give --data.root FOLDER or set WBCJAX_DATA; `wbcjax data download FOLDER` gets the archives, "
-            "`wbcjax data synthetic FOLDER` draws smears to try things on"
+            "no data root: give --data.root FOLDER or set WBCJAX_DATA; `wbcjax data download FOLDER` gets the "
+            "archives, `wbcjax data synthetic FOLDER` draws smears to try things on"
         )
     root = data.root.expanduser()
     if not root.is_dir():
@@ -72,28 +77,50 @@ def classifier_inputs(config: cfg.ClassifierConfig, split: str, *, progress: boo
     """
     root = data_root(config.data)
     items = kaggle(root, split, strict=config.data.strict)
+    oracle = config.input == "roi" and config.roi_source == "oracle"
+    return inputs_of(items, config, true_boxes=wbc_boxes(items, voc(root, strict=False)) if oracle else None,
+                     progress=progress)
+
+
+def inputs_of(
+    items: ClassificationSet,
+    config: cfg.ClassifierConfig,
+    *,
+    true_boxes: Sequence[Float[np.ndarray, "_ 4"]] | None = None,
+    progress: bool = False,
+) -> Inputs:
+    """Any classification set as ``config`` wants it.
+
+    Args:
+      true_boxes: boxes of each file's cells, in pixels of the file resized to ``FILE_SIZE``; crops are made from the
+        largest. None finds the cell by its colour.
+
+    Raises:
+      DataError: as ``load_images`` does, or where the config crops by true boxes and there are none.
+    """
     cache = config.data.cache_dir.expanduser()
     size = tuple(config.model.image_size)
-    load = lambda size: load_images(  # noqa: E731
-        items.paths, size, strict=config.data.strict, cache_dir=cache, progress=progress
+    load = functools.partial(
+        load_images, items.paths, strict=config.data.strict, cache_dir=cache, progress=progress
     )
     if config.input == "whole":
-        return Inputs(load(size), items.labels, items.sources, items.names, np.zeros(len(items), bool))
+        nothing_missed = np.zeros(len(items), bool)
+        return Inputs(load(size), items.labels, items.sources, items.names, nothing_missed, items.class_names)
     images = load(FILE_SIZE)
-    boxes = regions(config, root, items, images)
+    if config.roi_source == "color":
+        boxes = color_regions(items, images, config)
+    elif true_boxes is not None:
+        boxes = [max(found, key=box_ops.area) if len(found) else None for found in true_boxes]
+    else:
+        raise DataError("roi_source = 'oracle' crops by true boxes, and this data has none; use roi_source = 'color'")
     missed = np.array([box is None for box in boxes], bool)
     cropped = crops(images, boxes, size, config.crop)
-    return Inputs(cropped, items.labels, items.sources, items.names, missed)
+    return Inputs(cropped, items.labels, items.sources, items.names, missed, items.class_names)
 
 
-def regions(
-    config: cfg.ClassifierConfig, root: Path, items: ClassificationSet, images: Images
-) -> list[Box | None]:
-    """One box an image, None where none is found: by colour (kept in the cache folder), or the true one."""
-    if config.roi_source == "oracle":
-        true = wbc_boxes(items, voc(root, strict=False))
-        return [max(boxes, key=lambda b: (b[2] - b[0]) * (b[3] - b[1])) if len(boxes) else None for boxes in true]
-    key = hashlib.sha256("\n".join(str(p) for p in items.paths).encode()).hexdigest()[:12]
+def color_regions(items: ClassificationSet, images: Images, config: cfg.ClassifierConfig) -> list[Box | None]:
+    """One box an image by its colour, None where none is found; kept in the cache folder."""
+    key = files_digest(items.paths)
     target = config.data.cache_dir.expanduser() / f"regions-{key}-{cfg.fingerprint(config.roi)}.npy"
     if not target.exists():
         found = color_rois(images, config.roi)
@@ -103,6 +130,15 @@ def regions(
         np.save(temporary, table)
         os.replace(temporary, target)
     return [None if np.isnan(box).any() else box for box in np.load(target)]
+
+
+def files_digest(paths: Sequence[Path]) -> str:
+    """Twelve hex digits that change when a file is added, removed, renamed or written again."""
+    digest = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        digest.update(f"{path.resolve()}\0{stat.st_mtime_ns}\0{stat.st_size}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def train_and_validation(config: cfg.ClassifierConfig, inputs: Inputs) -> tuple[Inputs, Inputs | None]:

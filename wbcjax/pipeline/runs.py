@@ -1,5 +1,6 @@
 """One training run of a classifier, from its config to its predictions on TEST. A finished run is reused."""
 
+import importlib.util
 import json
 import time
 from dataclasses import dataclass
@@ -10,17 +11,17 @@ from flax import nnx
 
 from wbcjax import config as cfg
 from wbcjax.data.device import DeviceStream
-from wbcjax.data.splits import assert_disjoint
 from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.models import build
 from wbcjax.pipeline.inputs import Inputs, classifier_inputs, train_and_validation
 from wbcjax.training import classification_loss, evaluator, fit, merge, predict_logits, split
 from wbcjax.training.classifier import class_weights
 from wbcjax.training.weights import load_weights, read_config, save_weights
-from wbcjax.typing import Bool, Float, Int
+from wbcjax.typing import CLASS_NAMES, Bool, Float, Int
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
+SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,16 +73,19 @@ def train_run(
       CheckpointError: if ``workdir`` holds a run of another config.
       ConfigError, DataError, NonFiniteError: as their parts do.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
-    stored = workdir / CONFIG
-    if stored.exists() and json.loads(stored.read_text()) != portable(config):
-        raise CheckpointError(f"{workdir} holds a run of another config ({_difference(stored, config)}); give another "
-                              "folder, or delete this one")
-    train, held_out = train_and_validation(config, inputs or classifier_inputs(config, "TRAIN", progress=True))
+    _check_workdir(workdir, config, resume)
+    if config.train.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise ConfigError("train.tensorboard needs a package: pip install 'wbcjax[tensorboard]', or leave it off")
+    model = build(config.model, config.train.seed)  # refuses an unknown name before any image is read
+    inputs = classifier_inputs(config, "TRAIN", progress=True) if inputs is None else inputs
+    train, held_out = train_and_validation(config, inputs)
     if config.train.batch_size > len(train):
         raise ConfigError(f"train.batch_size = {config.train.batch_size} is more than the {len(train)} training images")
-    model = build(config.model, config.train.seed)
-    stored.write_text(json.dumps(portable(config), indent=1, sort_keys=True))
+    if len(train.class_names) > config.model.num_classes:
+        raise ConfigError(f"model.num_classes = {config.model.num_classes}, but the data has {len(train.class_names)} "
+                          f"classes: {', '.join(train.class_names)}")
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / CONFIG).write_text(json.dumps(portable(config), indent=1, sort_keys=True))
     weights = class_weights(train.labels, config.model.num_classes) if config.train.class_weights else None
     head = config.model.head
     started = time.perf_counter()
@@ -100,8 +104,9 @@ def train_run(
     if result.interrupted:
         return False
     save_weights(workdir / WEIGHTS, result.params, result.stats, portable(config))
-    summary = {"steps": result.step, "wall_time": time.perf_counter() - started, **result.metrics}
-    (workdir / "summary.json").write_text(json.dumps(summary, indent=1))
+    summary = {"steps": result.step, "wall_time": time.perf_counter() - started, **result.metrics,
+               "class_names": train.class_names}
+    (workdir / SUMMARY).write_text(json.dumps(summary, indent=1))
     return True
 
 
@@ -112,9 +117,28 @@ def load_run(path: Path) -> tuple[nnx.Module, cfg.ClassifierConfig]:
       CheckpointError: if there are no weights, or they are damaged or of another model.
     """
     path = path / WEIGHTS if path.is_dir() else path
-    config = cfg.from_dict(cfg.ClassifierConfig, read_config(path))
+    try:
+        config = cfg.from_dict(cfg.ClassifierConfig, read_config(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: written by another version ({error}); train again") from error
     graphdef, *like = split(build(config.model))
     return merge(graphdef, *load_weights(path, tuple(like)), training=False), config
+
+
+def class_names_of(path: Path, config: cfg.ClassifierConfig) -> tuple[str, ...]:
+    """Names of a run's classes, from the summary beside its weights; the paper's four, or numbers, without one."""
+    summary = (path if path.is_dir() else path.parent) / SUMMARY
+    names = json.loads(summary.read_text()).get("class_names", ()) if summary.is_file() else ()
+    if len(names) == config.model.num_classes:
+        return tuple(names)
+    if config.model.num_classes == len(CLASS_NAMES):
+        return CLASS_NAMES
+    return tuple(f"class {k}" for k in range(config.model.num_classes))
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether there is a run to resume."""
+    return any((workdir / "checkpoints").glob("[0-9]*"))
 
 
 def predict_split(model: nnx.Module, inputs: Inputs) -> Predictions:
@@ -123,16 +147,24 @@ def predict_split(model: nnx.Module, inputs: Inputs) -> Predictions:
     return Predictions(logits, inputs.labels, inputs.sources, inputs.names, inputs.missed)
 
 
-def check_test(train: Inputs, test: Inputs) -> None:
-    """Prove that no original is on both sides.
+def _check_workdir(workdir: Path, config: cfg.ClassifierConfig, resume: bool) -> None:
+    """Refuse, before anything is read or written, a folder that holds another run, or none to resume."""
+    stored = workdir / CONFIG
+    if stored.exists():
+        try:
+            there = json.loads(stored.read_text())
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{stored}: damaged ({error}); delete {workdir}, or give another folder") from error
+        if there != portable(config):
+            raise CheckpointError(f"{workdir} holds a run of another config ({_difference(there, portable(config))}); "
+                                  "give another folder, or delete this one")
+    if resume and not has_checkpoint(workdir):
+        raise CheckpointError(f"{workdir}: no checkpoint here to resume; start without --resume, or check the folder")
+    if not resume and has_checkpoint(workdir):
+        raise CheckpointError(f"{workdir} holds a run already; --resume continues it, or give another folder")
 
-    Raises:
-      DataError: with the names of the originals that are.
-    """
-    assert_disjoint(train.sources, test.sources, what="TRAIN and TEST")
 
-
-def _difference(stored: Path, config: cfg.ClassifierConfig) -> str:
+def _difference(there: dict, here: dict) -> str:
     """The first field in which two configs differ, for the message."""
     def flat(values: dict, prefix: str = "") -> dict:
         out = {}
@@ -140,6 +172,6 @@ def _difference(stored: Path, config: cfg.ClassifierConfig) -> str:
             out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
         return out
 
-    there, here = flat(json.loads(stored.read_text())), flat(portable(config))
+    there, here = flat(there), flat(here)
     name = next(n for n in here | there if here.get(n) != there.get(n))
     return f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"

@@ -1,5 +1,8 @@
 """The paper's tables as studies: each trains or loads what it needs and writes one results file."""
 
+import functools
+import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,16 +10,28 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from wbcjax import config as cfg
+from wbcjax.data.kaggle import kaggle
+from wbcjax.data.sets import ClassificationSet
+from wbcjax.data.splits import assert_disjoint
 from wbcjax.evaluation import classification as metrics
 from wbcjax.evaluation.noise import noise_sweep
 from wbcjax.evaluation.results import PAPER, PAPER_NOISE, row, write_results
 from wbcjax.evaluation.uncertainty import bootstrap
-from wbcjax.pipeline.inputs import Inputs, classifier_inputs
-from wbcjax.pipeline.runs import Predictions, check_test, is_finished, load_run, portable, predict_split, train_run
-from wbcjax.training import data_mesh, predict_function
+from wbcjax.pipeline.inputs import Inputs, classifier_inputs, data_root
+from wbcjax.pipeline.runs import (
+    Predictions,
+    has_checkpoint,
+    is_finished,
+    load_run,
+    portable,
+    predict_split,
+    train_run,
+)
+from wbcjax.training import data_mesh, merge, split
 from wbcjax.typing import CLASS_NAMES, Float, Int
 
 Rows = list[dict]
@@ -36,14 +51,33 @@ def runs_of(config: cfg.ClassifierConfig, models: Sequence[str], seeds: Sequence
 
 
 def run_folder(runs: Path, config: cfg.ClassifierConfig) -> Path:
-    """Folder of a run: readable, and unique to its config."""
+    """Folder of a run: readable, and unique to its config and to the files of TRAIN."""
     where = config.input if config.input == "whole" else f"roi-{config.roi_source}"
     fold = "" if config.fold is None else f"-fold{config.fold}"
-    digest = cfg.fingerprint(cfg.from_dict(cfg.ClassifierConfig, portable(config) | {"data": {"root": None}}))
+    train = kaggle(data_root(config.data), "TRAIN", strict=config.data.strict)
+    identity = [portable(config), data_fingerprint(train), [path.stat().st_size for path in train.paths]]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     return runs / f"{config.model.name}-{where}-seed{config.train.seed}{fold}-{digest}"
 
 
-def ensure_trained(config: cfg.ClassifierConfig, runs: Path, train: Inputs | None = None) -> Path:
+class Splits:
+    """The inputs of one config after another; what the next config shares with the last is not made again."""
+
+    def __init__(self) -> None:
+        self._key: tuple | None = None
+        self._inputs: dict[str, Inputs] = {}
+
+    def get(self, config: cfg.ClassifierConfig, split: str) -> Inputs:
+        """``classifier_inputs``; of another input, crop or size than the last, those of the last are let go."""
+        key = (config.data, config.input, config.roi_source, config.roi, config.crop, config.model.image_size)
+        if key != self._key:
+            self._key, self._inputs = key, {}
+        if split not in self._inputs:
+            self._inputs[split] = classifier_inputs(config, split, progress=True)
+        return self._inputs[split]
+
+
+def ensure_trained(config: cfg.ClassifierConfig, runs: Path, splits: Splits | None = None) -> Path:
     """Folder of the finished run of ``config``: reused, resumed or trained.
 
     Raises:
@@ -51,8 +85,9 @@ def ensure_trained(config: cfg.ClassifierConfig, runs: Path, train: Inputs | Non
     """
     folder = run_folder(runs, config)
     if not is_finished(folder, config):
-        has_checkpoint = any((folder / "checkpoints").glob("[0-9]*"))
-        if not train_run(config, folder, resume=has_checkpoint, inputs=train, title=folder.name.rsplit("-", 1)[0]):
+        train = (splits or Splits()).get(config, "TRAIN")
+        title = folder.name.rsplit("-", 1)[0]
+        if not train_run(config, folder, resume=has_checkpoint(folder), inputs=train, title=title):
             raise Interrupted(f"{folder}: interrupted and saved; the same command goes on from here")
     return folder
 
@@ -93,16 +128,17 @@ def calibration(predictions: Predictions) -> float:
 def classification_study(
     configs: Sequence[cfg.ClassifierConfig], *, experiment: str, runs: Path, results: Path, notes: Sequence[str] = ()
 ) -> Rows:
-    """Train each config on TRAIN and evaluate it on every image of TEST; all of one input, crop and size.
+    """Train each config on TRAIN and evaluate it on every image of TEST.
 
     An image whose region is not found falls back to the whole image and is counted in the ``missed`` row.
     """
     started = time.perf_counter()
-    train, test = (classifier_inputs(configs[0], split, progress=True) for split in ("TRAIN", "TEST"))
-    check_test(train, test)
+    splits = Splits()
+    fingerprint = proven_fingerprint(configs[0].data)
     rows: Rows = []
     for config in configs:
-        model, _ = load_run(ensure_trained(config, runs, train))
+        model, _ = load_run(ensure_trained(config, runs, splits))
+        test = splits.get(config, "TEST")
         extra = {"seed": config.train.seed} | ({"roi": config.roi_source} if config.input == "roi" else {})
         rows += classification_rows(predict_split(model, test), model=config.model.name, input=config.input,
                                     split="TEST", **extra)
@@ -112,7 +148,7 @@ def classification_study(
         config={"runs": [portable(config) for config in configs]},
         rows=rows,
         seeds=sorted({config.train.seed for config in configs}),
-        data_fingerprint=data_fingerprint(train, test),
+        data_fingerprint=fingerprint,
         wall_time=time.perf_counter() - started,
         notes=notes,
     )
@@ -130,19 +166,20 @@ def noise_study(
 ) -> Rows:
     """Accuracy on TEST under N = clip(I + αG, 0, 1), of each config's run (Figure 12)."""
     started = time.perf_counter()
-    test = classifier_inputs(configs[0], "TEST", progress=True)
+    splits = Splits()
+    fingerprint = proven_fingerprint(configs[0].data)
     rows: Rows = []
     for config in configs:
-        model, _ = load_run(ensure_trained(config, runs))
-        rows += noise_rows(predict_function(model), test, noise, model=config.model.name, input=config.input,
-                           roi=config.roi_source if config.input == "roi" else None)
+        model, _ = load_run(ensure_trained(config, runs, splits))
+        rows += noise_rows(noise_predictor(model), splits.get(config, "TEST"), noise, model=config.model.name,
+                           input=config.input, roi=config.roi_source if config.input == "roi" else None)
     write_results(
         results / f"{experiment}.json",
         experiment=experiment,
         config={"runs": [portable(config) for config in configs], "noise": cfg.to_dict(noise)},
         rows=rows,
         seeds=list(range(noise.seeds)),
-        data_fingerprint=data_fingerprint(test),
+        data_fingerprint=fingerprint,
         wall_time=time.perf_counter() - started,
         notes=notes,
     )
@@ -177,14 +214,33 @@ def noise_counts(test: Inputs, by_seed: Int[np.ndarray, "seeds n"]) -> Int[np.nd
     )
 
 
-def data_fingerprint(*splits: Inputs) -> str:
-    """Digest of names and labels of what was used."""
-    import hashlib
+def noise_predictor(model: nnx.Module) -> jax.tree_util.Partial:
+    """Images in [0, 1] to logits; the weights are arguments, so runs of one architecture compile to one program."""
+    graphdef, params, stats = split(model)
+    return jax.tree_util.Partial(functools.partial(_logits, graphdef), params, stats)
 
+
+def _logits(graphdef: nnx.GraphDef, params: dict, stats: dict, images: jax.Array) -> jax.Array:
+    return merge(graphdef, params, stats, training=False)(images)
+
+
+def proven_fingerprint(data: cfg.DataConfig) -> str:
+    """``data_fingerprint`` of TRAIN and TEST, which are proved to share no original.
+
+    Raises:
+      DataError: with the names of the originals they share.
+    """
+    train, test = (kaggle(data_root(data), split, strict=data.strict) for split in ("TRAIN", "TEST"))
+    assert_disjoint(train.sources, test.sources, what="TRAIN and TEST")
+    return data_fingerprint(train, test)
+
+
+def data_fingerprint(*splits: Inputs | ClassificationSet) -> str:
+    """Digest of names and labels of what was used."""
     digest = hashlib.sha256()
-    for split in splits:
-        digest.update("\n".join(split.names).encode())
-        digest.update(np.ascontiguousarray(split.labels).tobytes())
+    for part in splits:
+        digest.update("\n".join(part.names).encode())
+        digest.update(np.ascontiguousarray(part.labels).tobytes())
     return digest.hexdigest()[:16]
 
 

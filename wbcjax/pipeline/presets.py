@@ -1,0 +1,93 @@
+"""The experiments as configurations: what ``wbcjax reproduce`` and ``experiments/`` run.
+
+``recipe`` holds the settings behind the published numbers; they were chosen on folds of TRAIN, never on TEST.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from wbcjax import config as cfg
+from wbcjax.errors import ConfigError
+from wbcjax.roi import EXPANDED
+
+MODELS = ("lenet", "custom1", "custom2")
+INPUTS = ("whole", "roi")
+
+Input = Literal["whole", "roi"]
+Recipe = Callable[[str, Input], cfg.ClassifierConfig]
+
+
+def recipe(model: str, input: Input) -> cfg.ClassifierConfig:
+    """The setting of one model on one input behind the results in ``experiments/results``."""
+    return cfg.ClassifierConfig(
+        input=input,
+        roi=EXPANDED,
+        model=cfg.ModelConfig(name=model, image_size=(80, 80) if input == "roi" else (120, 160)),
+    )
+
+
+def quick_recipe(model: str, input: Input) -> cfg.ClassifierConfig:
+    """A setting that trains in seconds on the few synthetic smears of the quick preset."""
+    return cfg.ClassifierConfig(
+        input=input,
+        roi=EXPANDED,
+        model=cfg.ModelConfig(name=model, image_size=(48, 48)),
+        optim=cfg.OptimConfig(learning_rate=3e-3),
+        train=cfg.TrainConfig(epochs=8, batch_size=24, checkpoint_every=8, log_every=5),
+    )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything ``reproduce`` needs to know beside the data root."""
+
+    name: str
+    recipe: Recipe
+    noise: cfg.NoiseConfig
+    models: tuple[str, ...] = MODELS
+    inputs: tuple[Input, ...] = INPUTS
+
+    def config(self, model: str, input: Input, data: cfg.DataConfig) -> cfg.ClassifierConfig:
+        """The recipe's config of one run, on ``data``."""
+        return replace(self.recipe(model, input), data=data)
+
+    def configs(self, data: cfg.DataConfig, *inputs: Input) -> list[cfg.ClassifierConfig]:
+        """Every model on the given inputs, on all where none is given."""
+        return [self.config(model, input, data) for input in inputs or self.inputs for model in self.models]
+
+
+PRESETS = {
+    "quick": Preset("quick", quick_recipe, cfg.NoiseConfig(alphas=(0.0, 0.05, 0.15, 0.25, 0.35), seeds=2)),
+    "paper": Preset("paper", recipe, cfg.NoiseConfig()),
+}
+
+
+@dataclass(frozen=True)
+class SyntheticData:
+    """The synthetic smears of the quick preset: 54 originals and 312 files."""
+
+    train_originals: int = 10
+    test_originals: int = 3
+    copies_train: int = 60
+    copies_test: int = 15
+    two_cells: int = 2
+    seed: int = 0
+
+    def folder(self, cache_dir: Path) -> Path:
+        """Where they are kept: another folder for other arguments or another version of the package."""
+        from importlib.metadata import version
+
+        return cache_dir.expanduser() / f"synthetic-{version('wbcjax')}-{cfg.fingerprint(self)}"
+
+
+def preset(name: str) -> Preset:
+    """The preset of a name.
+
+    Raises:
+      ConfigError: if there is none.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"preset = {name!r} is unknown; the presets are: {', '.join(PRESETS)}")
+    return PRESETS[name]
