@@ -68,6 +68,11 @@ def test_of_two_equal_cells_the_upper_wins():
     assert color_roi(smear(nuclei=[(150, 300, 40), (450, 150, 40)]), SHARP).tolist() == [410, 110, 491, 191]
 
 
+def test_touching_cells_get_one_box_around_both():
+    box = color_roi(smear(nuclei=[(250, 200, 40), (325, 200, 40)]), SHARP)
+    assert box.tolist() == [210, 160, 366, 241]
+
+
 @pytest.mark.parametrize("centre", [(0, 240), (639, 240), (320, 0), (320, 479), (0, 0), (639, 479)])
 def test_box_of_a_cell_at_the_border_is_clipped(centre):
     box = color_roi(smear(cells=[(*centre, 90)], nuclei=[(*centre, 50)]), EXPANDED)

@@ -8,7 +8,8 @@ cytoplasm that touches it, and the box is enlarged.
 What happens in the awkward cases:
 
 - No pixel in range, or no contour of ``min_area``: the result is ``None``, and the caller decides.
-- Two cells: the contour enclosing the larger area wins; of equal areas the first in raster order.
+- Two cells: the contour enclosing the larger area wins; of equal areas the first in raster order. Cells that
+  touch are one region and get one box around both: colour alone cannot part them.
 - A cell at the border: the box is clipped to the image.
 - The black fill of rotated images is darker than both ranges, so it is never part of a cell.
 """
