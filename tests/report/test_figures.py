@@ -181,3 +181,21 @@ def test_training_curves_draw_runs_with_and_without_a_held_out_fold(tmp_path):
     plain = write_lines(tmp_path / "b.jsonl", {"epoch": 1, "loss": 0.3})
     path = figures.training_curves({"custom1": held_out, "custom2": plain}, tmp_path / "c.png")
     assert has_color(read(path), style.SERIES[0]) and has_color(read(path), style.SERIES[1])
+
+
+def test_results_alone_give_confusion_matrices_and_the_noise_curve(tmp_path):
+    from wbcjax.evaluation.results import row
+    from wbcjax.report import from_results, html
+
+    common = {"model": "custom2", "input": "roi", "roi": "color", "split": "TEST"}
+    rows = [row(**common, metric="confusion", true="monocyte", predicted="lymphocyte", value=3),
+            row(**common, metric="accuracy", value=0.9, alpha=0),
+            row(**common, metric="accuracy", value=0.8, alpha=0.05, paper=0.81, low=0.7, high=0.9)]
+    results = [{"experiment": "fig12_noise", "rows": rows}]
+    drawn = from_results.draw_results(results, tmp_path)
+    assert [path.name for path in drawn] == ["confusion_0_custom2_color.png", "fig12_noise.png"]
+    assert [entry["file"] for entry in html.read_index(tmp_path)] == [path.name for path in drawn]
+    [(title, [curve])] = from_results.noise_panels([{**r, "experiment": "x"} for r in rows]).items()
+    assert title == "ROI crops (Colour ROI)"
+    assert curve == figures.Curve("Custom CNN 2", (0.0, 0.05), (0.9, 0.8), None, None, {0.05: 0.81})
+    assert from_results.draw_results([], tmp_path) == []

@@ -59,12 +59,12 @@ def test_table_2_holds_our_variants_and_the_paper_once():
             for variant, mean in (("faithful", 0.62), ("expanded", 0.835))
             for metric, value, paper in (("mean_iou", mean, 0.59), ("std_iou", 0.2, 0.1), ("missed", 2, None))]
     table = only([result("table2_color_roi", rows)], "roi")
-    assert [column.heading for column in table.columns] == ["method", "images", "mean", "std", "no box"]
-    assert texts(table) == [["Colour ROI (faithful)", "test", "0.620", "0.200", "2"],
-                            ["Colour ROI (expanded)", "test", "0.835", "0.200", "2"],
-                            ["Colour ROI, the paper's", "–", "0.590", "0.100", "–"]]
-    assert table.rows[0][2].kind == "good"
-    assert table.rows[0][3].kind == ""  # a larger spread is no success
+    assert [column.heading for column in table.columns] == ["method", "set", "no box", "mean", "std"]
+    assert texts(table) == [["Colour ROI (faithful)", "test", "2", "0.620", "0.200"],
+                            ["Colour ROI (expanded)", "test", "2", "0.835", "0.200"],
+                            ["Colour ROI, the paper's", "–", "–", "0.590", "0.100"]]
+    assert table.rows[0][3].kind == "good"
+    assert table.rows[0][4].kind == ""  # a larger spread is no success
 
 
 def test_table_9_puts_ours_beside_the_papers():
@@ -148,12 +148,14 @@ def test_noise_table_has_the_papers_two_points_below_ours():
 def test_measures_and_misread_originals():
     rows = [
         row(model="lenet", input="whole", split="TEST", metric="balanced_accuracy", value=0.5),
+        row(model="lenet", input="whole", split="TEST", metric="missed", value=3),
+        row(model="color", input="whole", split="TEST", metric="missed", value=9),
         row(model="lenet", input="whole", split="TEST", metric="f1", class_name="monocyte", value=0.25),
         *(row(model="lenet", input="whole", split="TEST", metric="source_accuracy", source=name, class_name="monocyte",
               value=value) for name, value in (("BloodImage_2", 0.1), ("BloodImage_1", 0.9))),
     ]
     found = {table.key: table for table in tables.build_tables([result("x", rows)])}
-    assert texts(found["measures"]) == [["LeNet", "Whole images", "TEST", "50.0", "25.0"]]
+    assert texts(found["measures"]) == [["LeNet", "Whole images", "TEST", "50.0", "3", "25.0"]]
     assert texts(found["misread"]) == [["BloodImage_2", "monocyte", "10%"]]
 
 

@@ -41,11 +41,25 @@ from wbcjax.report.cells import (
 )
 
 IOU_METRICS = {
-    "mean_iou": "mean", "min_iou": "min", "max_iou": "max", "std_iou": "std", "median_iou": "median",
-    "missed": "no box", "ap50": "AP50", "ap": "AP", "mask_iou": "mask IoU", "ms_per_image": "ms / image",
+    "images": "images",
+    "missed": "no box",
+    "mean_iou": "mean",
+    "min_iou": "min",
+    "max_iou": "max",
+    "std_iou": "std",
+    "median_iou": "median",
+    "ap50": "AP50",
+    "ap": "AP",
+    "mask_iou": "mask IoU",
+    "ms_per_image": "ms / image",
 }
-TEXT = {"missed": "{:.0f}".format, "ms_per_image": "{:.2f}".format}
-"""How a figure of ``IOU_METRICS`` is written, where not with three digits."""
+LOCALISERS = ("color", "mask_rcnn")
+"""How the names of models that give boxes start."""
+UNMARKED = ("images", "missed", "std_iou", "ms_per_image")
+"""Of these, more than the paper's is no success."""
+COUNT = "{:,.0f}".format
+FORMS = {"images": COUNT, "missed": COUNT, "ms_per_image": "{:.2f}".format}
+"""How a figure is written, where not with three digits."""
 
 
 def load_results(folder: Path | str) -> list[dict[str, Any]]:
@@ -102,8 +116,8 @@ def _localisation(rows: Sequence[Row]) -> Iterator[Table]:
     for key, name, models in methods:
         used = in_model_order(row for row in rows if row["model"].startswith(models))
         metrics = [metric for metric in IOU_METRICS if any(row["metric"] == metric for row in used)]
-        forms = [TEXT.get(metric, "{:.3f}".format) for metric in metrics]
-        marks = [metric not in ("std_iou", "missed", "ms_per_image") for metric in metrics]  # more is better
+        forms = [FORMS.get(metric, "{:.3f}".format) for metric in metrics]
+        marks = [metric not in UNMARKED for metric in metrics]
         body = []
         for model in unique(row["model"] for row in used):
             of_model = [row for row in used if row["model"] == model]
@@ -118,9 +132,9 @@ def _localisation(rows: Sequence[Row]) -> Iterator[Table]:
                 body.append((name_of_paper, Cell(DASH, kind="paper"),
                              *(paper_cell([paper], form) for paper, form in zip(papers, forms, strict=True))))
         if body:
-            columns = (Column("method"), Column("images"), *(Column(IOU_METRICS[m]) for m in metrics))
+            columns = (Column("method"), Column("set"), *(Column(IOU_METRICS[m]) for m in metrics))
             yield Table(key, f"{name}: IoU with the annotated boxes", "roi", columns, tuple(body),
-                        ("An image without a box counts as IoU 0.",), experiments_of(used))
+                        experiments=experiments_of(used))
 
 
 def confusion_counts(
@@ -199,8 +213,8 @@ def _accuracy(rows: Sequence[Row]) -> Iterator[Table]:
 
 def _measures(rows: Sequence[Row]) -> Iterator[Table]:
     """Balanced accuracy, calibration error and the F1 of each class, of every model and input."""
-    names = {"balanced_accuracy": "balanced accuracy", "ece": "calibration error"}
-    rows = [row for row in rows if "alpha" not in row]
+    names = {"balanced_accuracy": "balanced accuracy, %", "ece": "calibration error, %", "missed": "ROI not found"}
+    rows = [row for row in rows if "alpha" not in row and not row["model"].startswith(LOCALISERS)]
     scores = [row for row in rows if row["metric"] in names and "class_name" not in row]
     of_class = [row for row in rows if row["metric"] == "f1" and "class_name" in row]
     rows = in_model_order([*scores, *of_class])
@@ -211,10 +225,11 @@ def _measures(rows: Sequence[Row]) -> Iterator[Table]:
         same = [row for row in rows if (label(row), input_kind(row), row["split"]) == (name, kind, split)]
         figures = [combine([r for r in same if (r["metric"], r.get("class_name")) == key]) for key in keys]
         shown = Cell(INPUT_NAMES.get(kind, kind))
-        body.append((Cell(name, kind="label"), shown, Cell(split), *map(cell, figures)))
+        forms = [COUNT if metric == "missed" else percent for metric, _ in keys]
+        body.append((Cell(name, kind="label"), shown, Cell(split), *map(cell, figures, forms)))
     if body:
         columns = (Column("model"), Column("input"), Column("split"),
-                   *(Column(name or names[m], "F1, %" if name else "all classes, %") for m, name in keys))
+                   *(Column(name or names[m], "F1, %" if name else "") for m, name in keys))
         yield Table("measures", "Further measures", "classification", columns, tuple(body),
                     experiments=experiments_of(rows))
 
