@@ -20,8 +20,9 @@ def images_in(folder: Path, *, strict: bool = True) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; check the path, or download the data set again")
-    files = sorted(p for p in folder.iterdir()
-                   if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file())
+    files = sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
     if not files:
         message = f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})"
         if strict:

@@ -1,7 +1,7 @@
 """Image files in: one decoder for every source, which refuses damaged files by name.
 
-Images come out as RGB, uint8, ``(height, width, 3)``, with the pixels as stored (an EXIF orientation is not applied,
-since boxes and masks refer to the stored pixels).
+Images come out as RGB, uint8, ``(height, width, 3)``, with the pixels as stored (an EXIF orientation is not
+applied, since boxes and masks refer to the stored pixels).
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from wbcjax.errors import DataError
-from wbcjax.typing import Image, Images, Size
+from wbcjax.typing import Image, Images, Size, UInt8
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -44,7 +44,8 @@ def _format(data: bytes) -> str | None:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """``(marker, offset of its payload)`` of each JPEG segment up to the start of the compressed scan (0xDA)."""
+    """``(marker, offset of its payload)`` of each JPEG segment up to the start of the compressed scan
+    (0xDA)."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -105,8 +106,9 @@ def read_image(path: Path, *, strict: bool = True) -> Image:
 
     Args:
       path: the file.
-      strict: refuse files of which the extension contradicts the content, and images that are grey, have an alpha
-        channel or more than 8 bits a channel. False converts them: grey is repeated, alpha dropped, 16 bits scaled.
+      strict: refuse files of which the extension contradicts the content, and images that are grey, have an
+        alpha channel or more than 8 bits a channel. False converts them: grey is repeated, alpha dropped, 16
+        bits scaled.
 
     Raises:
       DataError: missing, empty, truncated or undecodable, and in strict mode one of the above.
@@ -119,8 +121,10 @@ def read_image(path: Path, *, strict: bool = True) -> Image:
     if _is_truncated(data, kind):
         raise DataError(f"{path}: truncated {kind} ({len(data)} bytes, no end marker); download it again or delete it")
     if strict and path.suffix.lower() not in _FORMATS[kind]:
-        raise DataError(f"{path}: is a {kind} file named {path.suffix or 'without extension'}; rename it to "
-                        f"{path.stem}{_FORMATS[kind][0]}, or read with strict=False")
+        raise DataError(
+            f"{path}: is a {kind} file named {path.suffix or 'without extension'}; rename it to "
+            f"{path.stem}{_FORMATS[kind][0]}, or read with strict=False"
+        )
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -144,7 +148,7 @@ def _to_rgb(pixels: np.ndarray, path: Path, strict: bool) -> np.ndarray:
     return cv2.cvtColor(pixels, code)
 
 
-def resize(image: Image, size: Size) -> Image:
+def resize(image: Image, size: Size) -> UInt8[np.ndarray, "new_height new_width 3"]:
     """Resize to (height, width): area averaging when shrinking, linear when growing."""
     height, width = size
     if image.shape[:2] == (height, width):
@@ -178,8 +182,8 @@ def load_images(
       paths: the files, in the order of the result.
       size: (height, width) to resize to; None needs all files to be of one size already.
       strict: as in ``read_image``.
-      cache_dir: keep the result there as one ``.npy`` file and map it into memory (read-only) the next time. Its name
-        depends on every path, modification time and file size, so a changed file is decoded again.
+      cache_dir: keep the result there as one ``.npy`` file and map it into memory (read-only) the next time.
+        Its name depends on every path, modification time and file size, so a changed file is decoded again.
       progress: show a progress bar.
 
     Raises:
@@ -198,8 +202,13 @@ def load_images(
         cache_dir.mkdir(parents=True, exist_ok=True)
         temporary = cache_dir / f".{target.name}.{os.getpid()}.part"
         try:
-            array = _decode(paths, size, strict, progress, lambda shape: np.lib.format.open_memmap(
-                temporary, mode="w+", dtype=np.uint8, shape=shape))
+            array = _decode(
+                paths,
+                size,
+                strict,
+                progress,
+                lambda shape: np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape),
+            )
             array.flush()
             del array
             os.replace(temporary, target)  # a half-written cache never has the final name
@@ -219,15 +228,22 @@ def _decode(paths, size, strict, progress, allocate) -> np.ndarray:
     def decode(index: int) -> None:
         image = read_image(paths[index], strict=strict)
         if size is None and image.shape[:2] != shape:
-            raise DataError(f"{paths[index]}: {image.shape[1]}×{image.shape[0]} pixels, while {paths[0].name} has "
-                            f"{shape[1]}×{shape[0]}; give a size to resize to")
+            raise DataError(
+                f"{paths[index]}: {image.shape[1]}×{image.shape[0]} pixels, while {paths[0].name} has "
+                f"{shape[1]}×{shape[0]}; give a size to resize to"
+            )
         out[index] = resize(image, shape)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         futures = pool.map(decode, range(len(paths)))
         try:
-            for _ in track(futures, "Decoding images", total=len(paths), disable=not progress,
-                           console=Console(stderr=True)):
+            for _ in track(
+                futures,
+                "Decoding images",
+                total=len(paths),
+                disable=not progress,
+                console=Console(stderr=True),
+            ):
                 pass
         except DataError:
             pool.shutdown(cancel_futures=True)

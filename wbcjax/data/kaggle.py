@@ -26,8 +26,9 @@ def images_folder(root: Path) -> Path:
     for folder in candidates:
         if any((folder / split).is_dir() for split in SPLITS):
             return folder
-    raise DataError(f"{root}: holds no blood-cells/{inner} with TRAIN and TEST; "
-                    f"check the data root, or run `wbcjax data download`")
+    raise DataError(
+        f"{root}: holds no blood-cells/{inner} with TRAIN and TEST; check the data root, or run `wbcjax data download`"
+    )
 
 
 def kaggle(root: Path, split: str = "TRAIN", *, strict: bool = True) -> ClassificationSet:
@@ -39,8 +40,8 @@ def kaggle(root: Path, split: str = "TRAIN", *, strict: bool = True) -> Classifi
       strict: stop at a class folder without images; False leaves the class empty with a warning.
 
     Returns:
-      Files by class and name; labels index ``CLASS_NAMES``; ``sources`` from the provenance table (a file that the table
-      does not know is its own source).
+      Files by class and name; labels index ``CLASS_NAMES``; ``sources`` from the provenance table (a file
+      that the table does not know is its own source).
 
     Raises:
       DataError: a missing folder, or a class folder without images.
@@ -73,8 +74,9 @@ def read_labels(root: Path) -> dict[str, str]:
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames is None or {"Image", "Category"} - set(reader.fieldnames):
-            raise DataError(f"{path}: expected the columns Image and Category, found {reader.fieldnames}; "
-                            f"download it again")
+            raise DataError(
+                f"{path}: expected the columns Image and Category, found {reader.fieldnames}; download it again"
+            )
         rows = list(reader)
     labels = {}
     for number, row in enumerate(rows, start=2):
@@ -88,7 +90,8 @@ def read_labels(root: Path) -> dict[str, str]:
 
 
 def originals(root: Path, split: str | None = None) -> ClassificationSet:
-    """The labelled originals behind dataset2-master, by name: 348, or those of one split (277 TRAIN, 71 TEST).
+    """The labelled originals behind dataset2-master, by name: 348, or those of one split (277 TRAIN, 71
+    TEST).
 
     The images lie in BCCD_Dataset/BCCD/JPEGImages or, three of them, in dataset-master's JPEGImages.
 
@@ -102,8 +105,10 @@ def originals(root: Path, split: str | None = None) -> ClassificationSet:
     for name in names:
         path = next((p for folder in folders if (p := folder / f"{name}.jpg").is_file()), None)
         if path is None:
-            raise DataError(f"{folders[0] / name}.jpg: the original is missing, here and in {folders[1]}; "
-                            f"run `wbcjax data download`")
+            raise DataError(
+                f"{folders[0] / name}.jpg: the original is missing, here and in {folders[1]}; "
+                f"run `wbcjax data download`"
+            )
         text = labels.get(name, "").lower()
         if text not in CLASS_NAMES:
             raise DataError(f"labels.csv: {name} has the class {text!r}, expected one of {', '.join(CLASS_NAMES)}")

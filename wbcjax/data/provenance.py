@@ -1,11 +1,12 @@
 """Which original smear each file of dataset2-master was made from, and by which affine map.
 
-The 12,515 files are rotated, shifted, sheared and flipped copies of 348 originals, and their names do not tell which. The
-table that ships in ``tables/`` was recovered from the images by SIFT and RANSAC (``registration.py``); ``recompute``
-makes it again.
+The 12,515 files are rotated, shifted, sheared and flipped copies of 348 originals, and their names do not
+tell which. The table that ships in ``tables/`` was recovered from the images by SIFT and RANSAC
+(``registration.py``); ``recompute`` makes it again.
 
-An affine map ``[[a, b, tx], [c, d, ty]]`` takes the pixel centres (OpenCV's convention) of the original resized to
-320×240 to those of the file. Boxes are continuous (``wbcjax.typing``), half a pixel off; ``map_boxes`` accounts for it.
+An affine map ``[[a, b, tx], [c, d, ty]]`` takes the pixel centres (OpenCV's convention) of the original
+resized to 320×240 to those of the file. Boxes are continuous (``wbcjax.typing``), half a pixel off;
+``map_boxes`` accounts for it.
 """
 
 import csv
@@ -26,8 +27,21 @@ FILE_SIZE = (240, 320)
 """(height, width) of the files of dataset2-master."""
 ORIGINAL_SIZE = (480, 640)
 """(height, width) of the originals."""
-COLUMNS = ("split", "label", "file", "source", "inliers", "second_source", "second_inliers",
-           "a", "b", "tx", "c", "d", "ty")
+COLUMNS = (
+    "split",
+    "label",
+    "file",
+    "source",
+    "inliers",
+    "second_source",
+    "second_inliers",
+    "a",
+    "b",
+    "tx",
+    "c",
+    "d",
+    "ty",
+)
 _TABLE = "provenance.npz"
 _SCALE = 10_000  # the packaged table keeps four decimals of the affine maps, as the CSV does
 
@@ -70,8 +84,10 @@ class Provenance:
           DataError: the table has no such file.
         """
         if name not in self._index:
-            raise DataError(f"{name}: not in the provenance table of {len(self)} files; "
-                            f"run `wbcjax data provenance` to recompute it from the images")
+            raise DataError(
+                f"{name}: not in the provenance table of {len(self)} files; "
+                f"run `wbcjax data provenance` to recompute it from the images"
+            )
         return self._index[name]
 
     def source_of(self, split: str, label: str, file: str) -> str:
@@ -79,13 +95,16 @@ class Provenance:
         return original_name(int(self.source[self.row(f"{split}/{label}/{file}")]))
 
     def affine_of(self, split: str, label: str, file: str) -> Float[np.ndarray, "2 3"]:
-        """Map from the original (resized to the file's size) to the file; raises DataError for an unknown file."""
+        """Map from the original (resized to the file's size) to the file; raises DataError for an unknown
+        file."""
         return self.affine[self.row(f"{split}/{label}/{file}")]
 
     def originals(self, split: str | None = None) -> tuple[str, ...]:
-        """Sorted names of the originals behind a split ("TRAIN", "TEST", "TEST_SIMPLE"), or behind all files."""
-        rows = [s for s, name in zip(self.source, self.names, strict=True)
-                if split is None or name.startswith(f"{split}/")]
+        """Sorted names of the originals behind a split ("TRAIN", "TEST", "TEST_SIMPLE"), or behind all
+        files."""
+        rows = [
+            s for s, name in zip(self.source, self.names, strict=True) if split is None or name.startswith(f"{split}/")
+        ]
         return tuple(original_name(int(s)) for s in sorted(set(rows)))
 
 
@@ -102,8 +121,10 @@ def read_table(path: Path) -> Provenance:
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
             if reader.fieldnames is None or set(COLUMNS) - set(reader.fieldnames):
-                raise DataError(f"{path}: no provenance table, expected the columns {','.join(COLUMNS)}; "
-                                f"delete it or run `wbcjax data provenance`")
+                raise DataError(
+                    f"{path}: no provenance table, expected the columns {','.join(COLUMNS)}; "
+                    f"delete it or run `wbcjax data provenance`"
+                )
             rows = list(reader)
     except FileNotFoundError:
         raise DataError(f"{path}: no such table; run `wbcjax data provenance` to make it") from None
@@ -114,9 +135,12 @@ def read_table(path: Path) -> Provenance:
     try:
         return Provenance(
             names=tuple(f"{row['split']}/{row['label']}/{row['file']}" for row in rows),
-            source=integers("source"), inliers=integers("inliers"),
-            second_source=integers("second_source"), second_inliers=integers("second_inliers"),
-            affine=np.array([[float(row[c]) for c in COLUMNS[7:]] for row in rows], np.float32).reshape(-1, 2, 3))
+            source=integers("source"),
+            inliers=integers("inliers"),
+            second_source=integers("second_source"),
+            second_inliers=integers("second_inliers"),
+            affine=np.array([[float(row[c]) for c in COLUMNS[7:]] for row in rows], np.float32).reshape(-1, 2, 3),
+        )
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: a row is damaged ({error}); run `wbcjax data provenance` to make it again") from None
 
@@ -124,10 +148,13 @@ def read_table(path: Path) -> Provenance:
 def _from_npz(data: bytes) -> Provenance:
     with np.load(io.BytesIO(data), allow_pickle=False) as table:
         return Provenance(
-            names=tuple(table["names"].tolist()), source=table["source"].astype(np.int32),
-            inliers=table["inliers"].astype(np.int32), second_source=table["second_source"].astype(np.int32),
+            names=tuple(table["names"].tolist()),
+            source=table["source"].astype(np.int32),
+            inliers=table["inliers"].astype(np.int32),
+            second_source=table["second_source"].astype(np.int32),
             second_inliers=table["second_inliers"].astype(np.int32),
-            affine=(table["affine"] / _SCALE).astype(np.float32).reshape(-1, 2, 3))
+            affine=(table["affine"] / _SCALE).astype(np.float32).reshape(-1, 2, 3),
+        )
 
 
 def write_table(table: Provenance, path: Path) -> None:
@@ -136,17 +163,29 @@ def write_table(table: Provenance, path: Path) -> None:
     buffer = io.BytesIO()
     if path.suffix == ".npz":
         np.savez_compressed(
-            buffer, names=np.array(table.names), source=table.source.astype(np.uint16),
-            inliers=table.inliers.astype(np.uint16), second_source=table.second_source.astype(np.int16),
+            buffer,
+            names=np.array(table.names),
+            source=table.source.astype(np.uint16),
+            inliers=table.inliers.astype(np.uint16),
+            second_source=table.second_source.astype(np.int16),
             second_inliers=table.second_inliers.astype(np.uint16),
-            affine=np.round(table.affine.reshape(-1, 6) * np.float64(_SCALE)).astype(np.int32))
+            affine=np.round(table.affine.reshape(-1, 6) * np.float64(_SCALE)).astype(np.int32),
+        )
     else:
         text = io.TextIOWrapper(buffer, newline="", encoding="utf-8", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for i, name in enumerate(table.names):
-            writer.writerow([*name.split("/"), table.source[i], table.inliers[i], table.second_source[i],
-                             table.second_inliers[i], *(f"{v:.4f}" for v in table.affine[i].ravel())])
+            writer.writerow(
+                [
+                    *name.split("/"),
+                    table.source[i],
+                    table.inliers[i],
+                    table.second_source[i],
+                    table.second_inliers[i],
+                    *(f"{v:.4f}" for v in table.affine[i].ravel()),
+                ]
+            )
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(buffer.getvalue())
@@ -169,7 +208,8 @@ def load(root: Path | None = None) -> Provenance:
     """The table for a data root: its own ``provenance.csv`` where there is one, otherwise the packaged table.
 
     Args:
-      root: the data root, or any folder or file in it (``blood-cells/…/images``): the folders above are searched too.
+      root: the data root, or any folder or file in it (``blood-cells/…/images``): the folders above are
+        searched too.
     """
     if root is not None:
         start = Path(root).absolute()
@@ -188,8 +228,9 @@ def map_boxes(
 ) -> Boxes:
     """Boxes of an original, in the pixels of a file made from it.
 
-    The result is the axis-aligned hull of the mapped *inscribed ellipse*, since a turned cell stays round and the hull of
-    the turned rectangle would be too large; clipped to the file, so a box that left the image has no area.
+    The result is the axis-aligned hull of the mapped *inscribed ellipse*, since a turned cell stays round and
+    the hull of the turned rectangle would be too large; clipped to the file, so a box that left the image has
+    no area.
 
     Args:
       boxes: xyxy in the pixels of the original.
@@ -200,7 +241,7 @@ def map_boxes(
     linear = np.asarray(affine[:, :2], np.float64)
     low, high = boxes[:, :2] * scale, boxes[:, 2:] * scale
     centre = ((low + high) / 2 - 0.5) @ linear.T + affine[:, 2] + 0.5
-    # |L r u| over the unit circle u: the half extent along an axis is the norm of the matrix row scaled by the radii.
+    # An ellipse's half extent along an axis is the norm of the map's row, scaled by the radii.
     extent = np.sqrt(((high - low) / 2) ** 2 @ (linear**2).T)
     mapped = np.concatenate([centre - extent, centre + extent], axis=1)
     return np.clip(mapped, 0, [width, height, width, height]).astype(np.float32)
@@ -215,9 +256,9 @@ def wbc_boxes(
 ) -> tuple[Float[np.ndarray, "_ 4"], ...]:
     """The WBC boxes of every file of a classification set, mapped from the boxes of its original.
 
-    A file whose original has no WBC box, or none at all in ``detection_set``, gets an empty (0, 4) array; so does one from
-    which the cell was shifted out (less than a pixel left). A file that is an original itself (found by its stem) gets
-    the original's boxes as they are.
+    A file whose original has no WBC box, or none at all in ``detection_set``, gets an empty (0, 4) array; so
+    does one from which the cell was shifted out (less than a pixel left). A file that is an original itself
+    (found by its stem) gets the original's boxes as they are.
 
     Args:
       table: the provenance table; None finds the one that belongs to the files, see ``load``.
@@ -225,8 +266,13 @@ def wbc_boxes(
     if len(classification_set) == 0:
         return ()
     table = load(classification_set.paths[0]) if table is None else table
-    known = dict(zip(detection_set.names, zip(detection_set.boxes_of("wbc"), detection_set.sizes, strict=True),
-                     strict=True))
+    known = dict(
+        zip(
+            detection_set.names,
+            zip(detection_set.boxes_of("wbc"), detection_set.sizes, strict=True),
+            strict=True,
+        )
+    )
     empty = np.zeros((0, 4), np.float32)
     result = []
     for path, name in zip(classification_set.paths, classification_set.names, strict=True):

@@ -27,13 +27,16 @@ class ClassificationSet:
     labels: Int[np.ndarray, "n"]
     """int32 index into ``class_names``."""
     sources: tuple[str, ...]
-    """Name of the smear image each file was made from ("BloodImage_00110"); the file's own stem when unknown."""
+    """Name of the smear image each file was made from ("BloodImage_00110"); the file's own stem when
+    unknown."""
     class_names: tuple[str, ...]
 
     def __post_init__(self):
         if not len(self.paths) == len(self.labels) == len(self.sources):
-            raise DataError(f"a classification set of {len(self.paths)} files has {len(self.labels)} labels and "
-                            f"{len(self.sources)} sources; give one of each a file")
+            raise DataError(
+                f"a classification set of {len(self.paths)} files has {len(self.labels)} labels and "
+                f"{len(self.sources)} sources; give one of each a file"
+            )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -45,8 +48,12 @@ class ClassificationSet:
 
     def subset(self, indices: Sequence[int] | Int[np.ndarray, "m"]) -> "ClassificationSet":
         """The files at ``indices``, in that order."""
-        return ClassificationSet(_take(self.paths, indices), self.labels[np.asarray(indices, int)],
-                                 _take(self.sources, indices), self.class_names)
+        return ClassificationSet(
+            _take(self.paths, indices),
+            self.labels[np.asarray(indices, int)],
+            _take(self.sources, indices),
+            self.class_names,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +73,17 @@ class DetectionSet:
 
     def __post_init__(self):
         n = len(self.paths)
-        counts = [len(self.boxes), len(self.labels), len(self.sizes), n if self.masks is None else len(self.masks)]
+        counts = [
+            len(self.boxes),
+            len(self.labels),
+            len(self.sizes),
+            n if self.masks is None else len(self.masks),
+        ]
         if counts != [n] * 4:
-            raise DataError(f"a detection set of {n} files has {counts[0]} box arrays, {counts[1]} label arrays, "
-                            f"{counts[2]} sizes and {counts[3]} mask arrays; give one of each a file")
+            raise DataError(
+                f"a detection set of {n} files has {counts[0]} box arrays, {counts[1]} label arrays, "
+                f"{counts[2]} sizes and {counts[3]} mask arrays; give one of each a file"
+            )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -86,9 +100,14 @@ class DetectionSet:
 
     def subset(self, indices: Sequence[int] | Int[np.ndarray, "m"]) -> "DetectionSet":
         """The files at ``indices``, in that order."""
-        return DetectionSet(_take(self.paths, indices), _take(self.boxes, indices), _take(self.labels, indices),
-                            self.class_names, _take(self.sizes, indices),
-                            None if self.masks is None else _take(self.masks, indices))
+        return DetectionSet(
+            _take(self.paths, indices),
+            _take(self.boxes, indices),
+            _take(self.labels, indices),
+            self.class_names,
+            _take(self.sizes, indices),
+            None if self.masks is None else _take(self.masks, indices),
+        )
 
     def select(self, names: Iterable[str]) -> "DetectionSet":
         """The files of the given ``names``, in that order.
@@ -100,8 +119,10 @@ class DetectionSet:
         names = list(names)
         missing = [name for name in names if name not in index]
         if missing:
-            raise DataError(f"no file named {', '.join(missing[:5])} among the {len(self)} of this set; "
-                            f"check the names, or the data root")
+            raise DataError(
+                f"no file named {', '.join(missing[:5])} among the {len(self)} of this set; "
+                f"check the names, or the data root"
+            )
         return self.subset([index[name] for name in names])
 
     def boxes_of(self, class_name: str) -> tuple[Float[np.ndarray, "_ 4"], ...]:

@@ -25,11 +25,14 @@ def canonical(source: str) -> str:
     return NEAR_DUPLICATES.get(source, source)
 
 
-def grouped_folds(labels: Int[np.ndarray, "n"], sources: Sequence[str], n_folds: int, seed: int) -> Int[np.ndarray, "n"]:
+def grouped_folds(
+    labels: Int[np.ndarray, "n"], sources: Sequence[str], n_folds: int, seed: int
+) -> Int[np.ndarray, "n"]:
     """Fold of each item: all items of one original in one fold, classes spread evenly.
 
-    Originals are taken by falling number of items (ties in an order drawn from ``seed``), and each goes to the fold that
-    has the least of its class so far, then the least items. A class with fewer originals than folds is absent from some.
+    Originals are taken by falling number of items (ties in an order drawn from ``seed``), and each goes to
+    the fold that has the least of its class so far, then the least items. A class with fewer originals than
+    folds is absent from some.
 
     Returns:
       int32 in ``0..n_folds - 1``.
@@ -62,9 +65,9 @@ def detector_split(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The detector's training and test images, sorted names: 220 and 144 for BCCD.
 
-    Training uses originals of the classification TRAIN set alone. The test images are the TEST originals (71), those that
-    are no original of either set (19), and ``DETECTOR_HELD_OUT`` of the TRAIN originals (54), drawn with ``seed``; near
-    duplicates stay together.
+    Training uses originals of the classification TRAIN set alone. The test images are the TEST originals
+    (71), those that are no original of either set (19), and ``DETECTOR_HELD_OUT`` of the TRAIN originals
+    (54), drawn with ``seed``; near duplicates stay together.
 
     Args:
       table: the provenance table; None finds the one that belongs to the files.
@@ -77,8 +80,10 @@ def detector_split(
     train_originals = set(table.originals("TRAIN")) - set(table.originals("TEST"))
     candidates = sorted(name for name in detection_set.names if name in train_originals)
     if not candidates:
-        raise DataError("none of the images is an original of the classification TRAIN set: the detector has nothing to "
-                        "train on; check the data root, or run `wbcjax data provenance`")
+        raise DataError(
+            "none of the images is an original of the classification TRAIN set: the detector has nothing to "
+            "train on; check the data root, or run `wbcjax data provenance`"
+        )
     groups = sorted({canonical(name) for name in candidates})
     members = {group: [name for name in candidates if canonical(name) == group] for group in groups}
     wanted = round(DETECTOR_HELD_OUT * len(candidates))
@@ -98,6 +103,7 @@ def assert_disjoint(a_sources: Iterable[str], b_sources: Iterable[str], what: st
     Raises:
       DataError: with the names they share; near duplicates count as shared and are shown as a pair.
     """
+
     def by_group(sources: Iterable[str]) -> dict[str, set[str]]:
         groups: dict[str, set[str]] = {}
         for source in sources:
@@ -108,5 +114,7 @@ def assert_disjoint(a_sources: Iterable[str], b_sources: Iterable[str], what: st
     shared = [" ~ ".join(sorted(a[g] | b[g])) for g in sorted(a.keys() & b.keys())]
     if shared:
         shown = ", ".join(shared[:10]) + (f" and {len(shared) - 10} more" if len(shared) > 10 else "")
-        raise DataError(f"{what} share {len(shared)} original{'s' * (len(shared) > 1)}: {shown}; "
-                        f"split by original (grouped_folds, detector_split)")
+        raise DataError(
+            f"{what} share {len(shared)} original{'s' * (len(shared) > 1)}: {shown}; "
+            f"split by original (grouped_folds, detector_split)"
+        )

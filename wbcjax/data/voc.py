@@ -1,7 +1,8 @@
 """Pascal VOC annotations: a folder with Annotations/*.xml and JPEGImages/.
 
-Coordinates are taken as published and as continuous: labelImg, which drew BCCD's boxes, writes the pixel position of the
-box's edges, clipped to at least 1 on the left and top and to the width and height on the right and bottom.
+Coordinates are taken as published and as continuous: labelImg, which drew BCCD's boxes, writes the pixel
+position of the box's edges, clipped to at least 1 on the left and top and to the width and height on the
+right and bottom.
 """
 
 import logging
@@ -34,8 +35,10 @@ def voc_folder(root: Path) -> Path:
             if not (folder / "JPEGImages").is_dir():
                 raise DataError(f"{folder / 'JPEGImages'}: no such folder beside Annotations; put the images there")
             return folder
-    raise DataError(f"{root}: holds no VOC data set (a folder Annotations, or BCCD_Dataset/BCCD); "
-                    f"check the data root, or run `wbcjax data download`")
+    raise DataError(
+        f"{root}: holds no VOC data set (a folder Annotations, or BCCD_Dataset/BCCD); "
+        f"check the data root, or run `wbcjax data download`"
+    )
 
 
 def inside(folder: Path, name: str, origin: str) -> Path:
@@ -55,12 +58,14 @@ def voc(root: Path, *, strict: bool = False) -> DetectionSet:
 
     Args:
       root: a data root that holds BCCD_Dataset/BCCD, or any folder with Annotations/ and JPEGImages/.
-      strict: stop at the first box without area or outside its image, annotation without boxes, or image of another
-        size than its annotation says. False (the default, since two published BCCD boxes have no area) drops boxes
-        without area, clips boxes to the image, keeps images without boxes, and logs one warning for each.
+      strict: stop at the first box without area or outside its image, annotation without boxes, or image of
+        another size than its annotation says. False (the default, since two published BCCD boxes have no
+        area) drops boxes without area, clips boxes to the image, keeps images without boxes, and logs one
+        warning for each.
 
     Returns:
-      Files in the order of their names. Classes are ``DETECTION_CLASS_NAMES`` for BCCD, otherwise the sorted names found.
+      Files in the order of their names. Classes are ``DETECTION_CLASS_NAMES`` for BCCD, otherwise the sorted
+      names found.
 
     Raises:
       DataError: a missing folder or image, a file that is no VOC annotation, and in strict mode the above.
@@ -73,7 +78,10 @@ def voc(root: Path, *, strict: bool = False) -> DetectionSet:
 
     found = {name for _, _, names, _ in parsed for name in names}
     if {name.lower() for name in found} <= set(DETECTION_CLASS_NAMES):
-        class_names, index = DETECTION_CLASS_NAMES, {name: DETECTION_CLASS_NAMES.index(name.lower()) for name in found}
+        class_names, index = (
+            DETECTION_CLASS_NAMES,
+            {name: DETECTION_CLASS_NAMES.index(name.lower()) for name in found},
+        )
     else:
         class_names = tuple(sorted(found))
         index = {name: i for i, name in enumerate(class_names)}
@@ -105,7 +113,7 @@ def _read_annotation(file: Path, images: Path, strict: bool) -> tuple[Path, np.n
         name = (element.findtext("name") or "").strip()
         if not name:
             raise DataError(f"{file}: box {number} has no <name>; give its class")
-        box = _checked(_corners(file, number, element), size, f"{file.stem}: {name} box {number}", strict)
+        box = check_box(_corners(file, number, element), size, f"{file.stem}: {name} box {number}", strict)
         if box is not None:
             names.append(name)
             boxes.append(box)
@@ -129,11 +137,11 @@ def _image_of(file: Path, tree: Element, images: Path) -> Path:
 
 
 def _check_size(file: Path, tree: Element, size: Size, strict: bool) -> None:
-    stated = tuple(int(tree.findtext(f"size/{k}") or 0) if (tree.findtext(f"size/{k}") or "0").strip().isdigit() else 0
-                   for k in ("height", "width"))
+    texts = [(tree.findtext(f"size/{side}") or "").strip() for side in ("height", "width")]
+    stated = tuple(int(text) if text.isdecimal() else 0 for text in texts)
     if 0 in stated or stated == size:  # many tools write 0 or nothing
         return
-    message = (f"{file.stem}: the annotation says {stated[1]}×{stated[0]} pixels, the image has {size[1]}×{size[0]}")
+    message = f"{file.stem}: the annotation says {stated[1]}×{stated[0]} pixels, the image has {size[1]}×{size[0]}"
     if strict:
         raise DataError(f"{message}; correct <size> or the image, or use the image's size with strict=False")
     log.warning("%s; the image's size is used", message)
@@ -151,8 +159,15 @@ def _corners(file: Path, number: int, element: Element) -> tuple[float, ...]:
     return box
 
 
-def _checked(box: tuple[float, ...], size: Size, where: str, strict: bool) -> tuple[float, ...] | None:
-    """The box clipped to the image, or None when nothing is left; strict raises instead."""
+def check_box(box: tuple[float, ...], size: Size, where: str, strict: bool) -> tuple[float, ...] | None:
+    """The box clipped to its image, or None when it has no area there, with one warning; strict raises
+    instead.
+
+    Args:
+      box: xyxy.
+      size: (height, width) of the image.
+      where: the image, class and number of the box, which start the message.
+    """
     x0, y0, x1, y1 = box
     height, width = size
     shown = "(" + ", ".join(f"{v:g}" for v in box) + ")"
@@ -163,8 +178,7 @@ def _checked(box: tuple[float, ...], size: Size, where: str, strict: bool) -> tu
     elif x0 < 0 or y0 < 0 or x1 > width or y1 > height:
         clipped = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
         gone = clipped[2] <= clipped[0] or clipped[3] <= clipped[1]
-        problem = f"lies outside the {width}×{height} image {shown}" if gone else (
-            f"reaches outside the {width}×{height} image {shown}")
+        problem = f"{'lies' if gone else 'reaches'} outside the {width}×{height} image {shown}"
         remedy, kept = ("dropped", None) if gone else ("clipped", clipped)
     else:
         return box
