@@ -11,7 +11,8 @@ from wbcjax.roi import EXPANDED
 def test_rows_count_misses_as_zero_and_leave_out_images_without_truth():
     unit = np.array([0, 0, 10, 10], np.float32)
     nothing = np.zeros((0, 4), np.float32)
-    rows = iou_rows([unit, None, unit, None], [unit[None], unit[None], nothing, nothing], split=TEST, variant="faithful")
+    true = [unit[None], unit[None], nothing, nothing]
+    rows = iou_rows([unit, None, unit, None], true, split=TEST, variant="faithful")
     values = {r["metric"]: r["value"] for r in rows if r["metric"] != "iou_fraction"}
     assert values == pytest.approx({"mean_iou": 0.5, "min_iou": 0, "max_iou": 1, "std_iou": 0.5, "median_iou": 0.5,
                                     "missed": 2, "images": 2})
