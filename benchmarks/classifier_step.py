@@ -1,0 +1,149 @@
+"""Training step and inference of the classifiers, against the same networks in PyTorch.
+
+    python benchmarks/classifier_step.py [--write] [--force] [--rounds N] [--models ...] [--sizes 120x160 ...]
+
+Both sides do the same work on the same float32 batch: normalisation, forward pass in training mode (dropout and batch
+statistics), cross-entropy, backward pass, AdamW without decay of biases and scales; no augmentation. PyTorch runs
+eagerly in both memory layouts, with its fused AdamW; the faster layout is the baseline of each case. Before anything
+is timed, both nets must have as many parameters, and with copied weights the same logits and, up to rounding, the same
+loss and gradient norm.
+"""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import torch
+from common import Case, arguments, interleave, report
+from torch_nets import NETS, copy_weights
+
+from wbcjax.config import ModelConfig, OptimConfig
+from wbcjax.models import build, parameter_count
+from wbcjax.training.optim import make_optimizer
+from wbcjax.training.state import init_state, make_step, merge, split
+
+OPTIM = OptimConfig(schedule="constant", warmup=0.0, clip_norm=None, learning_rate=1e-4)
+
+
+def cross_entropy(model, resident, batch, key):
+    from flax import nnx
+
+    logits = model(batch["image"], rngs=nnx.Rngs(key))
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean(), {}
+
+
+def our_step(model, batch):
+    """A function that trains one step, state kept inside."""
+    optimizer = make_optimizer(OPTIM, steps=1)
+    step = make_step(split(model)[0], optimizer, cross_entropy, OPTIM)
+    state = jax.tree.map(lambda a: a.copy(), init_state(model, optimizer, OPTIM, seed=0))
+
+    def call():
+        nonlocal state
+        state, metrics = step(state, {}, batch)
+        return metrics["loss"]
+
+    return call
+
+
+def our_inference(model, batch):
+    graphdef, params, stats = split(model)
+    predict = jax.jit(lambda params, stats, images: merge(graphdef, params, stats, training=False)(images))
+    return functools.partial(predict, params, stats, batch["image"])
+
+
+def torch_batch(batch, layout):
+    images = torch.from_numpy(np.array(batch["image"].transpose(0, 3, 1, 2)))
+    return images.contiguous(memory_format=layout), torch.from_numpy(np.array(batch["label"])).long()
+
+
+def torch_step(net, batch, layout):
+    net = net.to(memory_format=layout).train()
+    images, labels = torch_batch(batch, layout)
+    matrices = [p for p in net.parameters() if p.ndim > 1]
+    vectors = [p for p in net.parameters() if p.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": OPTIM.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=OPTIM.learning_rate, fused=True)
+
+    def call():
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.nn.functional.cross_entropy(net(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return call
+
+
+def torch_inference(net, batch, layout):
+    net = net.to(memory_format=layout).eval()
+    images, _ = torch_batch(batch, layout)
+
+    @torch.inference_mode()
+    def call():
+        return net(images)
+
+    return call
+
+
+def check_same(model, net, batch, tolerance=1e-4):
+    """Both sides are one network: as many parameters, and equal logits."""
+    ours, theirs = parameter_count(model), sum(p.numel() for p in net.parameters())
+    if ours != theirs:
+        raise SystemExit(f"{type(model).__name__}: {ours} parameters here, {theirs} in PyTorch")
+    logits = np.asarray(our_inference(model, batch)())
+    difference = np.abs(logits - torch_inference(net, batch, torch.contiguous_format)().numpy()).max()
+    if not difference <= tolerance:
+        raise SystemExit(f"{type(model).__name__}: logits differ from PyTorch's by {difference:.2g}")
+    return difference
+
+
+LAYOUTS = {"torch contiguous": torch.contiguous_format, "torch channels_last": torch.channels_last}
+OURS = {"train": our_step, "inference": our_inference}
+THEIRS = {"train": torch_step, "inference": torch_inference}
+
+
+def cases_of(name, size, batch_size, rounds):
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.random((batch_size, *size, 3), np.float32),
+        "label": rng.integers(0, 4, batch_size, dtype=np.int32),
+    }
+    on_device = jax.device_put(batch)
+    model = build(ModelConfig(name=name, image_size=size))
+
+    def net():
+        torch.manual_seed(0)
+        net = NETS[name](size)
+        copy_weights(model, net)
+        return net
+
+    difference = check_same(model, net(), batch)
+    print(f"{name} {size[0]}x{size[1]}: {parameter_count(model):,} parameters; logits differ by {difference:.1e}")
+    for mode in ("train", "inference"):
+        candidates = {label: THEIRS[mode](net(), batch, layout) for label, layout in LAYOUTS.items()}
+        candidates["wbcjax"] = OURS[mode](model, on_device)
+        timing = interleave(candidates, rounds)
+        best = min(LAYOUTS, key=timing.median)
+        yield Case(f"{name} {mode}, {batch_size} images {size[0]}x{size[1]}", timing, best, batch_size)
+
+
+def main():
+    parser = arguments(__doc__.splitlines()[0], rounds=15)
+    parser.add_argument("--models", nargs="+", default=list(NETS), choices=list(NETS))
+    parser.add_argument("--sizes", nargs="+", default=["120x160", "64x64"], metavar="HxW")
+    parser.add_argument("--batch-size", type=int, default=32)
+    options = parser.parse_args()
+    sizes = [tuple(int(s) for s in text.split("x")) for text in options.sizes]
+    cases = [
+        case
+        for name in options.models
+        for size in sizes
+        for case in cases_of(name, size, options.batch_size, options.rounds)
+    ]
+    report("classifier_step", cases, options)
+
+
+if __name__ == "__main__":
+    main()
