@@ -213,7 +213,7 @@ def _accuracy(rows: Sequence[Row]) -> Iterator[Table]:
 
 def _measures(rows: Sequence[Row]) -> Iterator[Table]:
     """Balanced accuracy, calibration error and the F1 of each class, of every model and input."""
-    names = {"balanced_accuracy": "balanced accuracy, %", "ece": "calibration error, %", "missed": "ROI not found"}
+    names = {"balanced_accuracy": "balanced, %", "ece": "ECE, %", "missed": "no ROI"}
     rows = [row for row in rows if "alpha" not in row and not row["model"].startswith(LOCALISERS)]
     scores = [row for row in rows if row["metric"] in names and "class_name" not in row]
     of_class = [row for row in rows if row["metric"] == "f1" and "class_name" in row]
@@ -230,8 +230,10 @@ def _measures(rows: Sequence[Row]) -> Iterator[Table]:
     if body:
         columns = (Column("model"), Column("input"), Column("split"),
                    *(Column(name or names[m], "F1, %" if name else "") for m, name in keys))
-        yield Table("measures", "Further measures", "classification", columns, tuple(body),
-                    experiments=experiments_of(rows))
+        note = ("Balanced: accuracy averaged over the classes. ECE: expected calibration error. No ROI: images classified "
+                "whole because no box was found.")
+        yield Table("measures", "Further measures", "classification", columns, tuple(body), (note,),
+                    experiments_of(rows))
 
 
 def _noise(rows: Sequence[Row]) -> Iterator[Table]:
