@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich import progress as rich_progress
+from rich.console import Console
 
 from wbcjax.data.fetch import fetch
 from wbcjax.data.unpack import file_sha256, tree_sha256, unpack
@@ -92,7 +93,8 @@ def download(root: Path, *, sources: Sequence[Source] = SOURCES, progress: bool 
     staging = root / STAGING
     bar = rich_progress.Progress(rich_progress.TextColumn("{task.description}"), rich_progress.BarColumn(),
                                  rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn(),
-                                 rich_progress.TimeRemainingColumn(), disable=not progress)
+                                 rich_progress.TimeRemainingColumn(), console=Console(stderr=True),
+                                 disable=not progress)
     try:
         created = not root.exists()
         staging.mkdir(parents=True, exist_ok=True)
