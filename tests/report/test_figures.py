@@ -96,7 +96,7 @@ def test_a_box_is_drawn_on_the_pixels_it_bounds():
 
 
 def test_images_without_a_prediction_or_an_annotation_are_drawn(smear, tmp_path):
-    images, predicted, true = [smear] * 3, [None, BOX, None], [BOX[None], NONE, NONE]
+    images, predicted, true = [smear, smear[:40], smear], [None, BOX, None], [BOX[None], NONE, NONE]
     path = figures.detections(images, predicted, true, np.array([0, np.nan, np.nan]), tmp_path / "a.png", columns=2)
     assert read(path).shape[0] > 200
 

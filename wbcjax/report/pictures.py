@@ -11,7 +11,10 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
 from wbcjax.report import style
-from wbcjax.typing import Box, Boxes, Image
+from wbcjax.typing import Box, Boxes
+
+AnyImage = UInt8[np.ndarray, "_ _ 3"]
+"""One of several images that may differ in size."""
 
 TILE = 2.35
 """Width of one picture of a grid, in inches."""
@@ -97,9 +100,9 @@ def roi_steps(
 
 @style.look()
 def detections(
-    images: Sequence[Image],
+    images: Sequence[AnyImage],
     predicted: Sequence[Box | None],
-    true: Sequence[Boxes],
+    true: Sequence[Float[np.ndarray, "_ 4"]],
     iou: Sequence[float] | Float[np.ndarray, "images"],
     path: Path | str,
     *,
@@ -172,7 +175,7 @@ def noise_examples(
 
 @style.look()
 def misread_originals(
-    images: Sequence[Image],
+    images: Sequence[AnyImage],
     names: Sequence[str],
     true: Sequence[str],
     predicted: Sequence[str],

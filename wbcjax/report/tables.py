@@ -230,8 +230,8 @@ def _measures(rows: Sequence[Row]) -> Iterator[Table]:
     if body:
         columns = (Column("model"), Column("input"), Column("split"),
                    *(Column(name or names[m], "F1, %" if name else "") for m, name in keys))
-        note = ("Balanced: accuracy averaged over the classes. ECE: expected calibration error. No ROI: images classified "
-                "whole because no box was found.")
+        note = ("Balanced: accuracy averaged over the classes. ECE: expected calibration error. No ROI: images "
+                "classified whole because no box was found.")
         yield Table("measures", "Further measures", "classification", columns, tuple(body), (note,),
                     experiments_of(rows))
 
