@@ -191,7 +191,7 @@ def test_voc_boxes_without_area_or_outside(tmp_path, caplog, box, problem, kept)
 
 def test_voc_without_boxes(tmp_path, caplog):
     write_voc(tmp_path, [])
-    with pytest.raises(DataError, match="BloodImage_00001: the annotation holds no boxes; annotate it, or keep it"):
+    with pytest.raises(DataError, match=r"BloodImage_00001: the annotation holds no boxes; annotate it, or keep it"):
         voc(tmp_path, strict=True)
     found = voc(tmp_path)
     assert found.boxes[0].shape == (0, 4) and found.labels[0].shape == (0,)
@@ -229,7 +229,7 @@ def test_paths_that_escape_are_refused(tmp_path, name):
         voc(tmp_path)
     content = {"images": [{"id": 1, "file_name": name}], "annotations": [], "categories": []}
     (tmp_path / "c.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="image 1: the file name .* leaves the image folder"):
+    with pytest.raises(DataError, match=r"image 1: the file name .* leaves the image folder"):
         coco(tmp_path / "c.json", tmp_path)
 
 
@@ -317,7 +317,7 @@ def test_polygon_square_holes_and_union():
     mask = polygon_mask([square], (5, 6))
     assert mask.sum() == 6 and mask[1:3, 1:4].all()
     assert polygon_mask([square, square], (5, 6)).sum() == 6  # a union, not a difference
-    assert polygon_mask([square + [100, 0]], (5, 6)).sum() == 0
+    assert polygon_mask([square + np.array([100.0, 0.0])], (5, 6)).sum() == 0
 
 
 @pytest.mark.parametrize(

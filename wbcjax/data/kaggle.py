@@ -99,22 +99,20 @@ def originals(root: Path, split: str | None = None) -> ClassificationSet:
       DataError: an image or labels.csv is missing, or a label is none of ``CLASS_NAMES``.
     """
     labels = read_labels(root)
-    folders = [Path(root) / "BCCD_Dataset" / "BCCD" / "JPEGImages", _originals_folder(root) / "JPEGImages"]
+    files = provenance.original_files(root)
     names = provenance.load(root).originals(split)
-    paths, indices = [], []
+    indices = []
     for name in names:
-        path = next((p for folder in folders if (p := folder / f"{name}.jpg").is_file()), None)
-        if path is None:
+        if name not in files:
             raise DataError(
-                f"{folders[0] / name}.jpg: the original is missing, here and in {folders[1]}; "
+                f"{root}: the image of the original {name} is missing, in BCCD_Dataset and in blood-cells; "
                 f"run `wbcjax data download`"
             )
         text = labels.get(name, "").lower()
         if text not in CLASS_NAMES:
             raise DataError(f"labels.csv: {name} has the class {text!r}, expected one of {', '.join(CLASS_NAMES)}")
-        paths.append(path)
         indices.append(CLASS_NAMES.index(text))
-    return ClassificationSet(tuple(paths), np.array(indices, np.int32), names, CLASS_NAMES)
+    return ClassificationSet(tuple(files[name] for name in names), np.array(indices, np.int32), names, CLASS_NAMES)
 
 
 def _originals_folder(root: Path) -> Path:
