@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from flax import nnx
 
 from wbcjax import config as cfg
 from wbcjax.data.device import DeviceStream
+from wbcjax.data.sets import ClassificationSet
 from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.models import build
-from wbcjax.pipeline.inputs import Inputs, classifier_inputs, train_and_validation
+from wbcjax.pipeline.inputs import Inputs, classifier_inputs, inputs_of, train_and_validation
 from wbcjax.training import classification_loss, evaluator, fit, merge, predict_logits, split
 from wbcjax.training.classifier import class_weights
 from wbcjax.training.weights import load_weights, read_config, save_weights
@@ -93,7 +95,8 @@ def train_run(
         model,
         DeviceStream(train.images, train.labels, train.names, batch_size=config.train.batch_size,
                      seed=config.train.seed),
-        classification_loss(config.augment, config.train, head=head, weights=weights),
+        classification_loss(config.augment, config.train, num_classes=config.model.num_classes, head=head,
+                            weights=weights),
         optim=config.optim,
         train=config.train,
         workdir=workdir,
@@ -108,6 +111,19 @@ def train_run(
                "class_names": train.class_names}
     (workdir / SUMMARY).write_text(json.dumps(summary, indent=1))
     return True
+
+
+def train_on(
+    items: ClassificationSet,
+    config: cfg.ClassifierConfig,
+    workdir: Path | str,
+    *,
+    true_boxes: Sequence[Float[np.ndarray, "_ 4"]] | None = None,
+    resume: bool = False,
+) -> bool:
+    """``train_run`` on any classification set, such as ``class_folders``; the arguments are those of ``inputs_of``."""
+    inputs = inputs_of(items, config, true_boxes=true_boxes, progress=True)
+    return train_run(config, Path(workdir), resume=resume, inputs=inputs)
 
 
 def load_run(path: Path) -> tuple[nnx.Module, cfg.ClassifierConfig]:

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from wbcjax import config as cfg
 from wbcjax.data.kaggle import kaggle
 from wbcjax.data.sets import ClassificationSet
 from wbcjax.data.splits import assert_disjoint
+from wbcjax.errors import CheckpointError
 from wbcjax.evaluation import classification as metrics
 from wbcjax.evaluation.noise import noise_sweep
 from wbcjax.evaluation.results import PAPER, PAPER_NOISE, row, write_results
@@ -35,6 +36,8 @@ from wbcjax.training import data_mesh, merge, split
 from wbcjax.typing import CLASS_NAMES, Float, Int
 
 Rows = list[dict]
+Progress = Callable[[int, int], None]
+"""Told (runs done, runs in all)."""
 
 
 class Interrupted(Exception):
@@ -55,8 +58,8 @@ def run_folder(runs: Path, config: cfg.ClassifierConfig) -> Path:
     where = config.input if config.input == "whole" else f"roi-{config.roi_source}"
     fold = "" if config.fold is None else f"-fold{config.fold}"
     train = kaggle(data_root(config.data), "TRAIN", strict=config.data.strict)
-    identity = [portable(config), data_fingerprint(train), [path.stat().st_size for path in train.paths]]
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    identity = json.dumps([portable(config), data_fingerprint(train)], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return runs / f"{config.model.name}-{where}-seed{config.train.seed}{fold}-{digest}"
 
 
@@ -126,22 +129,32 @@ def calibration(predictions: Predictions) -> float:
 
 
 def classification_study(
-    configs: Sequence[cfg.ClassifierConfig], *, experiment: str, runs: Path, results: Path, notes: Sequence[str] = ()
+    configs: Sequence[cfg.ClassifierConfig],
+    *,
+    experiment: str,
+    runs: Path,
+    results: Path,
+    notes: Sequence[str] = (),
+    progress: Progress | None = None,
+    splits: Splits | None = None,
 ) -> Rows:
     """Train each config on TRAIN and evaluate it on every image of TEST.
 
-    An image whose region is not found falls back to the whole image and is counted in the ``missed`` row.
+    An image whose region is not found falls back to the whole image and is counted in the ``missed`` row. ``splits``
+    are inputs that the caller has made already.
     """
     started = time.perf_counter()
-    splits = Splits()
+    splits = splits or Splits()
     fingerprint = proven_fingerprint(configs[0].data)
     rows: Rows = []
-    for config in configs:
+    for number, config in enumerate(configs, 1):
         model, _ = load_run(ensure_trained(config, runs, splits))
         test = splits.get(config, "TEST")
         extra = {"seed": config.train.seed} | ({"roi": config.roi_source} if config.input == "roi" else {})
         rows += classification_rows(predict_split(model, test), model=config.model.name, input=config.input,
                                     split="TEST", **extra)
+        if progress is not None:
+            progress(number, len(configs))
     write_results(
         results / f"{experiment}.json",
         experiment=experiment,
@@ -155,6 +168,25 @@ def classification_study(
     return rows
 
 
+def evaluation_study(model: nnx.Module, config: cfg.ClassifierConfig, split_name: str, path: Path) -> Rows:
+    """Evaluate one trained model on every image of a split; writes the results file ``path``.
+
+    Raises:
+      CheckpointError: if the model has other classes than the data.
+    """
+    if config.model.num_classes != len(CLASS_NAMES):
+        raise CheckpointError(f"the run tells {config.model.num_classes} classes apart, the data has "
+                              f"{len(CLASS_NAMES)}: {', '.join(CLASS_NAMES)}; evaluate a run trained on this data")
+    started = time.perf_counter()
+    fingerprint = proven_fingerprint(config.data, split_name)
+    predictions = predict_split(model, classifier_inputs(config, split_name, progress=True))
+    roi = {"roi": config.roi_source} if config.input == "roi" else {}
+    rows = classification_rows(predictions, model=config.model.name, input=config.input, split=split_name, **roi)
+    write_results(path, experiment=path.stem, config=portable(config), rows=rows, seeds=config.train.seed,
+                  data_fingerprint=fingerprint, wall_time=time.perf_counter() - started)
+    return rows
+
+
 def noise_study(
     configs: Sequence[cfg.ClassifierConfig],
     noise: cfg.NoiseConfig,
@@ -163,16 +195,20 @@ def noise_study(
     runs: Path,
     results: Path,
     notes: Sequence[str] = (),
+    progress: Progress | None = None,
+    splits: Splits | None = None,
 ) -> Rows:
     """Accuracy on TEST under N = clip(I + αG, 0, 1), of each config's run (Figure 12)."""
     started = time.perf_counter()
-    splits = Splits()
+    splits = splits or Splits()
     fingerprint = proven_fingerprint(configs[0].data)
     rows: Rows = []
-    for config in configs:
+    for number, config in enumerate(configs, 1):
         model, _ = load_run(ensure_trained(config, runs, splits))
         rows += noise_rows(noise_predictor(model), splits.get(config, "TEST"), noise, model=config.model.name,
                            input=config.input, roi=config.roi_source if config.input == "roi" else None)
+        if progress is not None:
+            progress(number, len(configs))
     write_results(
         results / f"{experiment}.json",
         experiment=experiment,
@@ -224,23 +260,24 @@ def _logits(graphdef: nnx.GraphDef, params: dict, stats: dict, images: jax.Array
     return merge(graphdef, params, stats, training=False)(images)
 
 
-def proven_fingerprint(data: cfg.DataConfig) -> str:
-    """``data_fingerprint`` of TRAIN and TEST, which are proved to share no original.
+def proven_fingerprint(data: cfg.DataConfig, split: str = "TEST") -> str:
+    """``data_fingerprint`` of TRAIN and ``split``, which are proved to share no original.
 
     Raises:
       DataError: with the names of the originals they share.
     """
-    train, test = (kaggle(data_root(data), split, strict=data.strict) for split in ("TRAIN", "TEST"))
-    assert_disjoint(train.sources, test.sources, what="TRAIN and TEST")
-    return data_fingerprint(train, test)
+    train, other = (kaggle(data_root(data), name, strict=data.strict) for name in ("TRAIN", split))
+    if split != "TRAIN":
+        assert_disjoint(train.sources, other.sources, what=f"TRAIN and {split}")
+    return data_fingerprint(train, other)
 
 
-def data_fingerprint(*splits: Inputs | ClassificationSet) -> str:
-    """Digest of names and labels of what was used."""
+def data_fingerprint(*sets: ClassificationSet) -> str:
+    """Digest of names, labels and file sizes of what was used."""
     digest = hashlib.sha256()
-    for part in splits:
-        digest.update("\n".join(part.names).encode())
-        digest.update(np.ascontiguousarray(part.labels).tobytes())
+    for items in sets:
+        for name, label, path in zip(items.names, items.labels.tolist(), items.paths, strict=True):
+            digest.update(f"{name}\0{label}\0{path.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -1,0 +1,43 @@
+"""``wbcjax predict``."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from wbcjax.errors import ConfigError
+
+
+@dataclass
+class Predict:
+    """Find the cell in each image as the run was trained to, and tell its class."""
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or its weights file."""
+    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...")]
+    """Image files."""
+    json: bool = False
+    """One JSON object a line, for programs."""
+
+    def run(self) -> int:
+        from wbcjax.config import DataConfig
+        from wbcjax.pipeline.compilation import use_compilation_cache
+        from wbcjax.pipeline.predictor import Run
+
+        if not self.images:
+            raise ConfigError("predict needs image files after the run: wbcjax predict RUN IMAGE...")
+        use_compilation_cache(DataConfig())
+        predictions = Run(self.run_folder).predict(self.images)
+        for path, prediction in zip(self.images, predictions, strict=True):
+            box = None if prediction.box is None else [round(v, 1) for v in prediction.box.tolist()]
+            if self.json:
+                print(json.dumps({"image": str(path), "class": prediction.class_name,
+                                  "probabilities": {k: round(v, 4) for k, v in prediction.probabilities.items()},
+                                  "box": box, "missed": prediction.missed}))
+                continue
+            odds = "  ".join(f"{name} {value:.3f}" for name, value in prediction.probabilities.items())
+            where = f"box {box}" if box else "no cell found: whole image" if prediction.missed else "whole image"
+            print(f"{path}: {prediction.class_name}  ({odds})  {where}")
+        return 0

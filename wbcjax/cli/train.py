@@ -1,0 +1,70 @@
+"""``wbcjax train`` and ``wbcjax evaluate``."""
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from wbcjax import config as cfg
+from wbcjax.cli.show import show
+
+
+@dataclass
+class Train:
+    """Train a classifier on TRAIN; Ctrl-C and SIGTERM save, and --resume goes on from there to the same result.
+
+    --config FILE.json takes the fields from a file, such as the config.json of another run; flags win over it.
+    """
+
+    config: Annotated[cfg.ClassifierConfig, tyro.conf.arg(name="")] = field(default_factory=cfg.ClassifierConfig)
+    workdir: Path | None = None
+    """Folder of the run: config, metrics, checkpoints and weights. None makes runs/MODEL-INPUT."""
+    resume: bool = False
+    """Go on from the newest checkpoint of the folder."""
+
+    def run(self) -> int:
+        from wbcjax.pipeline.compilation import use_compilation_cache
+        from wbcjax.pipeline.runs import WEIGHTS, train_run
+
+        config = self.config
+        use_compilation_cache(config.data)
+        workdir = self.workdir or Path("runs") / f"{config.model.name}-{config.input}"
+        if not train_run(config, workdir, resume=self.resume, title=config.model.name):
+            print(f"wbcjax: interrupted, and saved in {workdir}; the same command with --resume --workdir {workdir} "
+                  "goes on", file=sys.stderr)
+            return 0
+        print(f"{workdir / WEIGHTS}\nnext: wbcjax evaluate {workdir}")
+        return 0
+
+
+@dataclass
+class Evaluate:
+    """Measure a trained run on a split: accuracy with 95 % intervals, confusion, calibration, misread originals."""
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or its weights file."""
+    split: str = "TEST"
+    """TEST, TEST_SIMPLE or TRAIN."""
+    data: cfg.DataConfig = field(default_factory=cfg.DataConfig)
+    out: Path | None = None
+    """Results file to write; None writes evaluation_SPLIT.json beside the weights."""
+
+    def run(self) -> int:
+        from wbcjax.evaluation.results import read_results
+        from wbcjax.pipeline.compilation import use_compilation_cache
+        from wbcjax.pipeline.runs import load_run
+        from wbcjax.pipeline.studies import evaluation_study
+        from wbcjax.report.tables import build_tables
+
+        use_compilation_cache(self.data)
+        model, config = load_run(self.run_folder)
+        config = dataclasses.replace(config, data=dataclasses.replace(self.data, strict=config.data.strict))
+        beside = self.run_folder if self.run_folder.is_dir() else self.run_folder.parent
+        out = self.out or beside / f"evaluation_{self.split}.json"
+        evaluation_study(model, config, self.split, out)
+        show(build_tables([read_results(out)]))
+        print(out)
+        return 0

@@ -1,0 +1,116 @@
+"""A trained run on new images: the class, its probabilities, and the box that was looked at."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Float
+
+from wbcjax import config as cfg
+from wbcjax.data.images import read_image, resize
+from wbcjax.pipeline.inputs import FILE_SIZE
+from wbcjax.pipeline.runs import class_names_of, load_run
+from wbcjax.roi import color_roi, crop
+from wbcjax.training import predict_logits, split
+from wbcjax.typing import Box, Image
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a run says of one image."""
+
+    class_name: str
+    probabilities: dict[str, float]
+    """By class. Of a sigmoid head each stands for itself, so they need not sum to 1."""
+    box: Box | None
+    """The region that was classified, xyxy in pixels of the image; None where the whole image was."""
+    missed: bool
+    """The run classifies regions and found none: the whole image stood in."""
+
+
+class Run:
+    """A trained run, ready for images."""
+
+    def __init__(self, path: Path | str):
+        """Load a run's folder, or its weights file.
+
+        Raises:
+          CheckpointError: if there are no weights, or they are damaged.
+        """
+        self.path = Path(path)
+        model, self.config = load_run(self.path)
+        self.model: nnx.Module = model
+        self.class_names = class_names_of(self.path, self.config)
+        self._weights = split(model)
+
+    def predict(self, images: Iterable[Path | str | np.ndarray]) -> list[Prediction]:
+        """Classify files or RGB arrays of any size, each with one cell.
+
+        Raises:
+          DataError: for a file that is missing, damaged or odd.
+        """
+        loaded = [
+            image if isinstance(image, np.ndarray) else read_image(Path(image), strict=self.config.data.strict)
+            for image in images
+        ]
+        boxes = [find_region(image, self.config) for image in loaded]
+        if not loaded:
+            return []
+        inputs = np.stack([classifier_input(i, box, self.config) for i, box in zip(loaded, boxes, strict=True)])
+        probabilities = self.probabilities(inputs)
+        looks_for_regions = self.config.input == "roi"
+        return [
+            Prediction(self.class_names[int(p.argmax())], dict(zip(self.class_names, p.tolist(), strict=True)), box,
+                       looks_for_regions and box is None)
+            for p, box in zip(probabilities, boxes, strict=True)
+        ]
+
+    def probabilities(self, inputs: np.ndarray) -> Float[np.ndarray, "n c"]:
+        """Probabilities of classifier inputs, uint8 (n, h, w, 3) of the model's size."""
+        logits = predict_logits(*self._weights, inputs)
+        head = jax.nn.sigmoid if self.config.model.head == "sigmoid" else jax.nn.softmax
+        return np.asarray(head(logits))
+
+
+def find_region(image: Image, config: cfg.ClassifierConfig) -> Box | None:
+    """The cell's box by its colour, in pixels of the image; None where none is found, or the run takes whole images.
+
+    As in training the colour is looked at on an image of the width of ``FILE_SIZE``. A run trained on true boxes has
+    none here, and finds the cell by its colour too.
+    """
+    if config.input == "whole":
+        return None
+    small = _at_file_width(image)
+    box = color_roi(small, config.roi)
+    return None if box is None else box * np.float32(image.shape[1] / small.shape[1])
+
+
+def classifier_input(image: Image, box: Box | None, config: cfg.ClassifierConfig) -> Image:
+    """The crop around ``box``, or the whole image where there is none, at the model's size."""
+    size = tuple(config.model.image_size)
+    if config.input == "whole":
+        return resize(image, size)
+    small = _at_file_width(image)
+    scaled = None if box is None else box * np.float32(small.shape[1] / image.shape[1])
+    return crop(small, scaled, size, config.crop)
+
+
+def _at_file_width(image: Image) -> Image:
+    """An image wider than ``FILE_SIZE`` shrunk to its width, with its own proportions."""
+    width = FILE_SIZE[1]
+    if image.shape[1] <= width:
+        return image
+    return resize(image, (max(1, round(image.shape[0] * width / image.shape[1])), width))
+
+
+def load(path: Path | str) -> Run:
+    """A trained run from its folder or weights file; see ``Run``."""
+    return Run(path)
+
+
+def predict(path: Path | str, images: Sequence[Path | str | np.ndarray]) -> list[Prediction]:
+    """Classify images with the run at ``path``."""
+    return Run(path).predict(images)

@@ -1,0 +1,196 @@
+"""The whole pipeline: data, counts, colour ROI, training, evaluation, noise, figures, report.
+
+Every stage writes its results as one file, and is reused when that file is there for the same config and the same
+data; so an interrupted or repeated call goes on where it has to.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from wbcjax import config as cfg
+from wbcjax.data.synthetic import write_dataset
+from wbcjax.data.voc import voc
+from wbcjax.errors import DataError
+from wbcjax.evaluation.results import environment, read_results
+from wbcjax.pipeline import localisation
+from wbcjax.pipeline.counts import counts_study
+from wbcjax.pipeline.inputs import data_root
+from wbcjax.pipeline.pictures import draw_figures
+from wbcjax.pipeline.presets import Preset, SyntheticData
+from wbcjax.pipeline.runs import portable
+from wbcjax.pipeline.studies import (
+    Splits,
+    classification_study,
+    ensure_trained,
+    noise_study,
+    proven_fingerprint,
+)
+from wbcjax.report.html import write_report
+from wbcjax.report.tables import load_results
+
+SYNTHETIC_NOTICE = (
+    "These numbers come from a few synthetic smears and models trained for seconds. They show that the pipeline works, "
+    "and say nothing about the paper's figures beside them."
+)
+STAGES = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a reproduction leaves."""
+
+    results: list[dict[str, Any]]
+    report: Path
+    synthetic: bool
+
+
+class Stages:
+    """Numbered headings and progress bars on the console; off a terminal, one line a stage."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self._number = 0
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[None]:
+        """Heading of a stage that has bars of its own, and its time at the end."""
+        self._number += 1
+        heading = f"[{self._number}/{STAGES}] {title}"
+        self.console.print(heading, style="bold", highlight=False, markup=False)
+        started = time.perf_counter()
+        yield
+        self.console.print(f"      {time.perf_counter() - started:.1f} s", style="dim", highlight=False)
+
+    @contextmanager
+    def bar(self, title: str, total: int | None = 1) -> Iterator[Callable[[int, int], None]]:
+        """A bar to be told (done, total)."""
+        columns = (TextColumn("      {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TimeRemainingColumn())
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+            task = progress.add_task(title, total=total)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+
+    def reused(self, what: str) -> None:
+        """Say that something was there already."""
+        self.console.print(f"      {what}: reused", style="dim", highlight=False)
+
+
+def reproduce(preset: Preset, data: cfg.DataConfig, out: Path, console: Console | None = None) -> Outcome:
+    """Run every stage of ``preset`` that is not done yet, below the folder ``out``.
+
+    Args:
+      data: with ``root`` None, synthetic smears are drawn into the cache folder, once.
+
+    Raises:
+      DataError: for a data root that is missing or damaged, or shares originals between TRAIN and TEST.
+      Interrupted: if training was stopped by a signal; the same call goes on.
+    """
+    stages = Stages(console or Console(stderr=True))
+    results = out / "results"
+    synthetic = data.root is None or (data.root.expanduser() / "synthetic.json").is_file()
+    notes = (SYNTHETIC_NOTICE,) if synthetic else ()
+
+    with stages.stage("Data"):
+        if data.root is None:
+            data = replace(data, root=synthetic_root(data.cache_dir, stages))
+        root = data_root(data)
+        stages.console.print(f"      {root}", style="dim", highlight=False, soft_wrap=True)
+        fingerprint = proven_fingerprint(data)
+
+    with stages.stage("Counting images (Table 1)"):
+        if not is_done(results / "table1_data.json", {}, fingerprint, stages):
+            with stages.bar("counting") as advance:
+                counts_study(data, experiment="table1_data", results=results)
+                advance(1, 1)
+
+    with stages.stage("Colour ROI (Tables 2 and 8)"):
+        variants = {name: cfg.to_dict(variant) for name, variant in localisation.VARIANTS.items()}
+        boxes = localisation.fingerprint(voc(root, strict=False))
+        if not is_done(results / "table2_color_roi.json", variants, boxes, stages):
+            with stages.bar("locating") as advance:
+                localisation.color_roi_study(data, experiment="table2_color_roi", results=results)
+                advance(1, 1)
+
+    splits = Splits()
+    with stages.stage(f"Training {', '.join(preset.models)} on {' and '.join(preset.inputs)}"):
+        for config in preset.configs(data):
+            ensure_trained(config, out / "runs", splits)
+
+    with stages.stage("Evaluation (Tables 4 to 7 and 9)"):
+        for input, experiment in (("whole", "table4_5_custom_whole"), ("roi", "table6_7_custom_roi")):
+            configs = preset.configs(data, input)
+            target = results / f"{experiment}.json"
+            if not is_done(target, {"runs": [portable(config) for config in configs]}, fingerprint, stages):
+                with stages.bar(experiment, len(configs)) as advance:
+                    classification_study(configs, experiment=experiment, runs=out / "runs", results=results,
+                                         notes=notes, progress=advance, splits=splits)
+
+    with stages.stage("Noise (Figure 12)"):
+        configs = preset.configs(data)
+        stated = {"runs": [portable(config) for config in configs], "noise": cfg.to_dict(preset.noise)}
+        if not is_done(results / "fig12_noise.json", stated, fingerprint, stages):
+            with stages.bar("noise sweep", len(configs)) as advance:
+                noise_study(configs, preset.noise, experiment="fig12_noise", runs=out / "runs", results=results,
+                            notes=notes, progress=advance, splits=splits)
+
+    figures = out / "figures"
+    with stages.stage("Figures"):
+        stamp, state = figures / ".drawn", results_digest(results)
+        if stamp.is_file() and stamp.read_text() == state:
+            stages.reused("figures")
+        else:
+            with stages.bar("drawing") as advance:
+                draw_figures(preset, data, out / "runs", results, figures, splits, advance)
+            stamp.write_text(state)
+
+    with stages.stage("Report"):
+        resolved = {"preset": preset.name, "runs": [portable(config) for config in preset.configs(data)],
+                    "noise": cfg.to_dict(preset.noise)}
+        report = write_report(results, figures, out / "report.html", config=resolved, environment=environment(),
+                              notice=SYNTHETIC_NOTICE if synthetic else "")
+    return Outcome(load_results(results), report, synthetic)
+
+
+def synthetic_root(cache_dir: Path, stages: Stages) -> Path:
+    """The synthetic data root of the quick preset, drawn if it is not there."""
+    asked = SyntheticData()
+    root = asked.folder(cache_dir)
+    if root.is_dir():
+        stages.reused("synthetic smears")
+        return root
+    with stages.bar("drawing smears", None) as advance:
+        write_dataset(root, train_originals=asked.train_originals, test_originals=asked.test_originals,
+                      copies_train=asked.copies_train, copies_test=asked.copies_test, two_cells=asked.two_cells,
+                      seed=asked.seed, progress=advance)
+    return root
+
+
+def is_done(path: Path, config: Mapping[str, Any], fingerprint: str, stages: Stages) -> bool:
+    """Whether ``path`` holds valid results of this config on this data."""
+    if not path.is_file():
+        return False
+    try:
+        found = read_results(path)
+    except DataError:  # damaged, or of another version: made again
+        return False
+    done = found["config"] == json.loads(json.dumps(config)) and found["data_fingerprint"] == fingerprint
+    if done:
+        stages.reused(path.stem)
+    return done
+
+
+def results_digest(results: Path) -> str:
+    """Changes whenever a results file does."""
+    digest = hashlib.sha256()
+    for path in sorted(results.glob("*.json")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
