@@ -1,7 +1,6 @@
 """COCO detection annotations: one JSON file and a folder of images."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,9 @@ import numpy as np
 from wbcjax.data.images import image_size
 from wbcjax.data.masks import segmentation_mask
 from wbcjax.data.sets import DetectionSet
-from wbcjax.data.voc import check_box, inside
+from wbcjax.data.voc import Complain, check_box, inside, stop, warn
 from wbcjax.errors import DataError
 from wbcjax.typing import Size
-
-log = logging.getLogger(__name__)
 
 
 def coco(json_path: Path, image_dir: Path, *, strict: bool = False, masks: bool = True) -> DetectionSet:
@@ -37,7 +34,7 @@ def coco(json_path: Path, image_dir: Path, *, strict: bool = False, masks: bool 
     Raises:
       DataError: a missing or malformed file, naming the image and the annotation id.
     """
-    json_path, image_dir = Path(json_path), Path(image_dir)
+    json_path, image_dir, complain = Path(json_path), Path(image_dir), stop if strict else warn
     content = _read_json(json_path)
     if not image_dir.is_dir():
         raise DataError(f"{image_dir}: no such folder of images; check the path")
@@ -64,13 +61,13 @@ def coco(json_path: Path, image_dir: Path, *, strict: bool = False, masks: bool 
         path = inside(image_dir, image["file_name"], f"{json_path}: image {image['id']}")
         if not path.is_file():
             raise DataError(f"{path}: image {image['id']} of {json_path.name} is missing; add it or remove its entry")
-        size = _image_size(path, image, strict)
+        size = _image_size(path, image, complain)
         boxes, labels, shapes = [], [], []
         for annotation in of_image[image["id"]]:
             name = names[annotation["category_id"]]
             where = f"{image['file_name']}: {name} annotation {annotation['id']}"
-            shape = _mask(annotation, size, where, strict) if masks else None
-            box = check_box(_corners(annotation, where), size, where, strict)
+            shape = _mask(annotation, size, where, complain) if masks else None
+            box = check_box(_corners(annotation, where), size, where, complain)
             if box is None:
                 continue
             if masks:
@@ -119,14 +116,15 @@ def _records(path: Path, content: dict, key: str, **fields: type) -> list[dict]:
     return records
 
 
-def _image_size(path: Path, image: dict, strict: bool) -> Size:
+def _image_size(path: Path, image: dict, complain: Complain) -> Size:
     size = image_size(path)
     stated = (image.get("height"), image.get("width"))
     if None not in stated and stated != size:
-        message = f"{path}: {size[1]}×{size[0]} pixels, the JSON says {stated[1]}×{stated[0]}"
-        if strict:
-            raise DataError(f"{message}; correct the entry, or use the image's size with strict=False")
-        log.warning("%s; the image's size is used", message)
+        complain(
+            f"{path}: {size[1]}×{size[0]} pixels, the JSON says {stated[1]}×{stated[0]}",
+            "the image's size is used",
+            "correct the entry, or use the image's size",
+        )
     return size
 
 
@@ -139,13 +137,11 @@ def _corners(annotation: dict, where: str) -> tuple[float, float, float, float]:
     return x, y, x + width, y + height
 
 
-def _mask(annotation: dict, size: Size, where: str, strict: bool) -> np.ndarray | None:
+def _mask(annotation: dict, size: Size, where: str, complain: Complain) -> np.ndarray | None:
     """The decoded mask, or None where the annotation has none."""
     segmentation = annotation.get("segmentation")
     if not segmentation:
-        if strict:
-            raise DataError(f"{where} has no mask while others have; add it, or fill its box with strict=False")
-        log.warning("%s has no mask; its box is filled", where)
+        complain(f"{where} has no mask while others have", "its box is filled", "add it, or fill its box")
         return None
     try:
         return segmentation_mask(segmentation, size)

@@ -6,6 +6,8 @@ right and bottom.
 """
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from xml.etree.ElementTree import Element, ParseError
 
@@ -16,11 +18,36 @@ import numpy as np
 from wbcjax.data.images import IMAGE_SUFFIXES, image_size
 from wbcjax.data.sets import DetectionSet
 from wbcjax.errors import DataError
-from wbcjax.typing import DETECTION_CLASS_NAMES, Size
+from wbcjax.typing import DETECTION_CLASS_NAMES, Boxes, Size
 
 log = logging.getLogger(__name__)
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+Complain = Callable[[str, str, str], None]
+"""Called with a problem that can be mended, what mends it, and the remedy where it stops."""
+
+
+def stop(problem: str, done: str, remedy: str) -> None:
+    """The strict way; raises DataError."""
+    raise DataError(f"{problem}; {remedy} with strict=False")
+
+
+def warn(problem: str, done: str, remedy: str) -> None:
+    """The lenient way: log one warning."""
+    log.warning("%s; %s", problem, done)
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """One annotation file as read."""
+
+    path: Path
+    """The image."""
+    size: Size
+    names: list[str]
+    """Class of each box, as written."""
+    boxes: Boxes
 
 
 def voc_folder(root: Path) -> Path:
@@ -74,55 +101,62 @@ def voc(root: Path, *, strict: bool = False) -> DetectionSet:
     files = sorted((folder / "Annotations").glob("*.xml"))
     if not files:
         raise DataError(f"{folder / 'Annotations'}: holds no .xml file; put one annotation an image there")
-    parsed = [_read_annotation(file, folder / "JPEGImages", strict) for file in files]
+    complain = stop if strict else warn
+    parsed = [read_annotation(file, folder / "JPEGImages", complain) for file in files]
 
-    found = {name for _, _, names, _ in parsed for name in names}
+    found = {name for annotation in parsed for name in annotation.names}
     if {name.lower() for name in found} <= set(DETECTION_CLASS_NAMES):
-        class_names, index = (
-            DETECTION_CLASS_NAMES,
-            {name: DETECTION_CLASS_NAMES.index(name.lower()) for name in found},
-        )
+        class_names = DETECTION_CLASS_NAMES
+        index = {name: class_names.index(name.lower()) for name in found}
     else:
         class_names = tuple(sorted(found))
         index = {name: i for i, name in enumerate(class_names)}
     return DetectionSet(
-        paths=tuple(path for path, _, _, _ in parsed),
-        boxes=tuple(boxes for _, boxes, _, _ in parsed),
-        labels=tuple(np.array([index[name] for name in names], np.int32) for _, _, names, _ in parsed),
+        paths=tuple(a.path for a in parsed),
+        boxes=tuple(a.boxes for a in parsed),
+        labels=tuple(np.array([index[name] for name in a.names], np.int32) for a in parsed),
         class_names=class_names,
-        sizes=tuple(size for _, _, _, size in parsed),
+        sizes=tuple(a.size for a in parsed),
     )
 
 
-def _read_annotation(file: Path, images: Path, strict: bool) -> tuple[Path, np.ndarray, list[str], Size]:
-    """(image path, boxes, class name of each box, image size) of one XML file."""
+def read_annotation(file: Path, images: Path, complain: Complain) -> Annotation:
+    """Read one XML file, of an image in the folder ``images``.
+
+    Args:
+      complain: called for what can be mended, ``stop`` or ``warn``.
+
+    Raises:
+      DataError: no VOC annotation, or its image is missing.
+    """
     try:
         tree = defusedxml.ElementTree.parse(file).getroot()
-    except ParseError as error:
-        raise DataError(f"{file}: not valid XML ({error}); download it again or delete it with its image") from None
     except defusedxml.DefusedXmlException:
         raise DataError(f"{file}: declares XML entities, which no annotation needs; remove the declaration") from None
+    except (ParseError, LookupError, ValueError) as error:  # the latter two for an encoding that is none
+        raise DataError(f"{file}: not valid XML ({error}); download it again or delete it with its image") from None
     if tree.tag != "annotation":
         raise DataError(f"{file}: not a VOC annotation (its root is <{tree.tag}>, not <annotation>); delete it")
 
     path = _image_of(file, tree, images)
     size = image_size(path)
-    _check_size(file, tree, size, strict)
+    _check_size(file, tree, size, complain)
     names, boxes = [], []
     for number, element in enumerate(tree.findall("object"), start=1):
         name = (element.findtext("name") or "").strip()
         if not name:
             raise DataError(f"{file}: box {number} has no <name>; give its class")
-        box = check_box(_corners(file, number, element), size, f"{file.stem}: {name} box {number}", strict)
+        box = check_box(_corners(file, number, element), size, f"{file.stem}: {name} box {number}", complain)
         if box is not None:
             names.append(name)
             boxes.append(box)
     if tree.find("object") is None:
-        message = f"{file.stem}: the annotation holds no boxes"
-        if strict:
-            raise DataError(f"{message}; annotate it, or keep it as an image without cells with strict=False")
-        log.warning("%s; kept as an image without cells", message)
-    return path, np.array(boxes, np.float32).reshape(-1, 4), names, size
+        complain(
+            f"{file.stem}: the annotation holds no boxes",
+            "kept as an image without cells",
+            "annotate it, or keep it as an image without cells",
+        )
+    return Annotation(path, size, names, np.array(boxes, np.float32).reshape(-1, 4))
 
 
 def _image_of(file: Path, tree: Element, images: Path) -> Path:
@@ -136,15 +170,15 @@ def _image_of(file: Path, tree: Element, images: Path) -> Path:
     raise DataError(f"{file}: its image {candidates[0]} is missing; add the image or delete the annotation")
 
 
-def _check_size(file: Path, tree: Element, size: Size, strict: bool) -> None:
+def _check_size(file: Path, tree: Element, size: Size, complain: Complain) -> None:
     texts = [(tree.findtext(f"size/{side}") or "").strip() for side in ("height", "width")]
     stated = tuple(int(text) if text.isdecimal() else 0 for text in texts)
-    if 0 in stated or stated == size:  # many tools write 0 or nothing
-        return
-    message = f"{file.stem}: the annotation says {stated[1]}×{stated[0]} pixels, the image has {size[1]}×{size[0]}"
-    if strict:
-        raise DataError(f"{message}; correct <size> or the image, or use the image's size with strict=False")
-    log.warning("%s; the image's size is used", message)
+    if 0 not in stated and stated != size:  # many tools write 0 or nothing
+        complain(
+            f"{file.stem}: the annotation says {stated[1]}×{stated[0]} pixels, the image has {size[1]}×{size[0]}",
+            "the image's size is used",
+            "correct <size> or the image, or use the image's size",
+        )
 
 
 def _corners(file: Path, number: int, element: Element) -> tuple[float, ...]:
@@ -159,9 +193,10 @@ def _corners(file: Path, number: int, element: Element) -> tuple[float, ...]:
     return box
 
 
-def check_box(box: tuple[float, ...], size: Size, where: str, strict: bool) -> tuple[float, ...] | None:
-    """The box clipped to its image, or None when it has no area there, with one warning; strict raises
-    instead.
+def check_box(
+    box: tuple[float, ...], size: Size, where: str, complain: Complain
+) -> tuple[float, ...] | None:
+    """The box clipped to its image, or None when it has no area there, with one complaint.
 
     Args:
       box: xyxy.
@@ -172,17 +207,14 @@ def check_box(box: tuple[float, ...], size: Size, where: str, strict: bool) -> t
     height, width = size
     shown = "(" + ", ".join(f"{v:g}" for v in box) + ")"
     if x1 <= x0 or y1 <= y0:
-        side = "width" if x1 <= x0 else "height"
-        sign = "zero" if (x1 == x0 if side == "width" else y1 == y0) else "negative"
-        problem, remedy, kept = f"has {sign} {side} {shown}", "dropped", None
+        side, extent = ("width", x1 - x0) if x1 <= x0 else ("height", y1 - y0)
+        problem, done, kept = f"has {'negative' if extent else 'zero'} {side} {shown}", "dropped", None
     elif x0 < 0 or y0 < 0 or x1 > width or y1 > height:
-        clipped = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
-        gone = clipped[2] <= clipped[0] or clipped[3] <= clipped[1]
+        kept = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
+        gone = kept[2] <= kept[0] or kept[3] <= kept[1]
         problem = f"{'lies' if gone else 'reaches'} outside the {width}×{height} image {shown}"
-        remedy, kept = ("dropped", None) if gone else ("clipped", clipped)
+        done, kept = ("dropped", None) if gone else ("clipped", kept)
     else:
         return box
-    if strict:
-        raise DataError(f"{where} {problem}; correct the annotation, or have it {remedy} with strict=False")
-    log.warning("%s %s; %s", where, problem, remedy)
+    complain(f"{where} {problem}", done, f"correct the annotation, or have it {done}")
     return kept
