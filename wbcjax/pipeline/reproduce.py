@@ -26,13 +26,14 @@ from wbcjax.pipeline.counts import counts_study
 from wbcjax.pipeline.inputs import data_root
 from wbcjax.pipeline.pictures import draw_figures
 from wbcjax.pipeline.presets import Preset, SyntheticData
-from wbcjax.pipeline.runs import portable
+from wbcjax.pipeline.runs import is_finished, portable
 from wbcjax.pipeline.studies import (
     Splits,
     classification_study,
     ensure_trained,
     noise_study,
     proven_fingerprint,
+    run_folder,
 )
 from wbcjax.report.html import write_report
 from wbcjax.report.tables import load_results
@@ -123,7 +124,11 @@ def reproduce(preset: Preset, data: cfg.DataConfig, out: Path, console: Console 
     splits = Splits()
     with stages.stage(f"Training {', '.join(preset.models)} on {' and '.join(preset.inputs)}"):
         for config in preset.configs(data):
-            ensure_trained(config, out / "runs", splits)
+            folder = run_folder(out / "runs", config)
+            if is_finished(folder, config):
+                stages.reused(folder.name)
+            else:
+                ensure_trained(config, out / "runs", splits)
 
     with stages.stage("Evaluation (Tables 4 to 7 and 9)"):
         for input, experiment in (("whole", "table4_5_custom_whole"), ("roi", "table6_7_custom_roi")):

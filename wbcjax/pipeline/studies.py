@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from wbcjax import config as cfg
 from wbcjax.data.kaggle import kaggle
 from wbcjax.data.sets import ClassificationSet
 from wbcjax.data.splits import assert_disjoint
-from wbcjax.errors import CheckpointError
+from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.evaluation import classification as metrics
 from wbcjax.evaluation.noise import noise_sweep
 from wbcjax.evaluation.results import PAPER, PAPER_NOISE, row, write_results
@@ -33,7 +33,7 @@ from wbcjax.pipeline.runs import (
     train_run,
 )
 from wbcjax.training import data_mesh, merge, split
-from wbcjax.typing import CLASS_NAMES, Float, Int
+from wbcjax.typing import CLASS_NAMES, Int
 
 Rows = list[dict]
 Progress = Callable[[int, int], None]
@@ -44,13 +44,15 @@ class Interrupted(Exception):
     """Training was asked to stop; its checkpoint is saved."""
 
 
-def runs_of(config: cfg.ClassifierConfig, models: Sequence[str], seeds: Sequence[int]) -> list[cfg.ClassifierConfig]:
-    """``config`` for each model and seed."""
-    return [
-        replace(config, model=replace(config.model, name=name), train=replace(config.train, seed=seed))
-        for name in models
-        for seed in seeds
-    ]
+def with_seeds(configs: Sequence[cfg.ClassifierConfig], seeds: Sequence[int]) -> list[cfg.ClassifierConfig]:
+    """Each config once for every seed.
+
+    Raises:
+      ConfigError: without a seed.
+    """
+    if not seeds:
+        raise ConfigError("seeds = () is impossible: expected at least one")
+    return [replace(config, train=replace(config.train, seed=seed)) for config in configs for seed in seeds]
 
 
 def run_folder(runs: Path, config: cfg.ClassifierConfig) -> Path:
@@ -279,12 +281,3 @@ def data_fingerprint(*sets: ClassificationSet) -> str:
         for name, label, path in zip(items.names, items.labels.tolist(), items.paths, strict=True):
             digest.update(f"{name}\0{label}\0{path.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def summarise(rows: Rows) -> Mapping[tuple, Float[np.ndarray, "n"]]:
-    """Accuracies by (model, input), over seeds."""
-    out: dict[tuple, list[float]] = {}
-    for r in rows:
-        if r["metric"] == "accuracy" and "alpha" not in r:
-            out.setdefault((r["model"], r["input"]), []).append(r["value"])
-    return {key: np.array(values) for key, values in out.items()}

@@ -1,0 +1,34 @@
+"""Tables 4 and 5, and the whole-image column of Table 9: LeNet, custom CNN 1 and custom CNN 2 on whole images.
+
+    python experiments/table4_5_custom_whole.py --data.root ROOT
+
+| model   | input         | paper  | target   | wall time, 2 CPU cores |
+|---------|---------------|--------|----------|------------------------|
+| lenet   | whole 120×160 | –      | –        | about 10 min           |
+| custom1 | whole 120×160 | 80 %   | ≥ 80 %   | about 1 h              |
+| custom2 | whole 120×160 | 89.5 % | ≥ 89.5 % | about 1.5 h            |
+
+Trained on all of TRAIN, evaluated once on all 2,487 images of TEST; the setting is ``wbcjax.recipe``.
+"""
+
+import sys
+from dataclasses import dataclass
+
+from wbcjax import cli
+from wbcjax.cli.experiment import Experiment
+
+
+@dataclass
+class Whole(Experiment):
+    """LeNet, custom CNN 1 and custom CNN 2 on whole images."""
+
+    def study(self) -> None:
+        from wbcjax.pipeline.presets import PRESETS
+        from wbcjax.pipeline.studies import classification_study, with_seeds
+
+        classification_study(with_seeds(PRESETS["paper"].configs(self.data, "whole"), self.seeds),
+                             experiment="table4_5_custom_whole", runs=self.runs, results=self.results)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.script(Whole, "table4_5_custom_whole.py"))
