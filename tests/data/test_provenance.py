@@ -19,6 +19,10 @@ MIRROR = np.array([[-1, 0, 319], [0, 1, 0]], np.float32)
 """Column i of 320 becomes column 319 - i: pixel centres."""
 
 
+def shifted(dx, dy):
+    return IDENTITY + np.array([[0, 0, dx], [0, 0, dy]], np.float32)
+
+
 def small_table():
     return Provenance(
         names=("TRAIN/MONOCYTE/_0_1.jpeg", "TRAIN/MONOCYTE/_0_2.jpeg", "TEST/LYMPHOCYTE/_1_3.jpeg"),
@@ -26,7 +30,7 @@ def small_table():
         inliers=np.array([130, 131, 45], np.int32),
         second_source=np.array([3, -1, 4], np.int32),
         second_inliers=np.array([3, 0, 5], np.int32),
-        affine=np.stack([IDENTITY, MIRROR, IDENTITY + [[0, 0, 12.25], [0, 0, -3.5]]]).astype(np.float32),
+        affine=np.stack([IDENTITY, MIRROR, shifted(12.25, -3.5)]).astype(np.float32),
     )
 
 
@@ -51,7 +55,7 @@ def test_table_lookups():
     assert table.originals() == ("BloodImage_00007", "BloodImage_00008", "BloodImage_00009")
     assert table.originals("TEST") == ("BloodImage_00007",)
     assert "TRAIN/MONOCYTE/_0_1.jpeg" in table and "x" not in table
-    with pytest.raises(DataError, match="TEST/x/y: not in the provenance table of 3 files; run `wbcjax data provenance`"):
+    with pytest.raises(DataError, match="TEST/x/y: not in the provenance table of 3 files; run `wbcjax"):
         table.source_of("TEST", "x", "y")
 
 
@@ -97,10 +101,9 @@ def test_map_boxes_halves_and_mirrors():
 
 def test_map_boxes_clips_and_empties():
     boxes = np.array([[0, 0, 100, 100], [560, 0, 640, 60]], np.float32)
-    shifted = IDENTITY + np.array([[0, 0, 30], [0, 0, -20]], np.float32)
-    mapped = map_boxes(boxes, shifted)
+    mapped = map_boxes(boxes, shifted(30, -20))
     np.testing.assert_allclose(mapped, [[30, 0, 80, 30], [310, 0, 320, 10]], atol=1e-4)
-    gone = map_boxes(boxes, IDENTITY + np.array([[0, 0, 400], [0, 0, 0]], np.float32))
+    gone = map_boxes(boxes, shifted(400, 0))
     assert ((gone[:, 2] - gone[:, 0]) == 0).all()
     assert map_boxes(np.zeros((0, 4), np.float32), IDENTITY).shape == (0, 4)
 
@@ -118,7 +121,7 @@ def test_map_boxes_is_the_hull_of_the_ellipse(x, y, w, h, angle, shear, mirrored
     affine = np.column_stack([linear, np.array([160, 120]) - linear @ centre]).astype(np.float32)
     turn = np.linspace(0, 2 * np.pi, 4001)
     circle = np.stack([np.cos(turn) * w / 2, np.sin(turn) * h / 2], axis=1)
-    points = ((circle + [x + w / 2, y + h / 2]) / 2 - 0.5) @ affine[:, :2].T + affine[:, 2] + 0.5
+    points = ((circle + np.array([x + w / 2, y + h / 2])) / 2 - 0.5) @ affine[:, :2].T + affine[:, 2] + 0.5
     expected = np.clip([*points.min(axis=0), *points.max(axis=0)], 0, [320, 240, 320, 240])
     got = map_boxes(np.array([[x, y, x + w, y + h]], np.float32), affine)
     np.testing.assert_allclose(got[0], expected, atol=0.01)
@@ -157,7 +160,8 @@ def textured(seed, height=480, width=640):
     for _ in range(120):
         centre = tuple(int(v) for v in rng.integers((0, 0), (width, height)))
         color = tuple(int(v) for v in rng.integers(0, 255, 3))
-        cv2.ellipse(image, centre, tuple(int(v) for v in rng.integers(5, 30, 2)), float(rng.integers(180)), 0, 360, color, -1)
+        axes = tuple(int(v) for v in rng.integers(5, 30, 2))
+        cv2.ellipse(image, centre, axes, float(rng.integers(180)), 0, 360, color, -1)
     return cv2.GaussianBlur(image, (0, 0), 1.5)
 
 
