@@ -16,3 +16,13 @@ def data_root() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip("the real data sets are absent: set WBCJAX_DATA to the folder with BCCD_Dataset and blood-cells")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def synthetic_root(tmp_path_factory) -> Path:
+    """A tiny data root in the layout of the real archives; not to be changed."""
+    from wbcjax.data.synthetic import write_dataset
+
+    root = tmp_path_factory.mktemp("synthetic") / "root"
+    return write_dataset(root, train_originals=3, test_originals=1, copies_train=6, copies_test=3, two_cells=1,
+                         size=(240, 320))
