@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from wbcjax.errors import DataError
+from wbcjax.errors import ConfigError, DataError
 
 Root = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ROOT")]
 
@@ -56,11 +56,12 @@ class Synthetic:
     seed: int = 0
 
     def run(self) -> int:
+        from rich.console import Console
         from rich.progress import Progress
 
         from wbcjax.data.synthetic import write_dataset
 
-        with Progress() as progress:
+        with Progress(console=Console(stderr=True)) as progress:
             task = progress.add_task("drawing smears", total=None)
             write_dataset(
                 self.root, train_originals=self.train_originals, test_originals=self.test_originals,
@@ -86,3 +87,63 @@ class Prepare:
         for folder in prepare(_existing(self.root), self.data_dir.expanduser()):
             print(folder)
         return 0
+
+
+@dataclass
+class Check:
+    """Count images, originals and boxes of a data root, and list every anomaly; changes nothing."""
+
+    root: Root
+    """Data root."""
+    strict: bool = False
+    """Fail if there is any anomaly."""
+
+    def run(self) -> int:
+        from wbcjax.data.check import check
+
+        report = check(self.root, progress=True)
+        print(report.text())
+        if self.strict and report.anomalies:
+            first = report.anomalies[0]
+            raise DataError(f"{self.root}: {len(report.anomalies)} anomalies, the first is a {first.kind}: "
+                            f"{first.message}; correct the files, or leave out --strict")
+        return 0
+
+
+@dataclass
+class Provenance:
+    """Recompute from the images which original each file was made from, and by which affine map (SIFT and RANSAC).
+
+    All 12,515 files take an hour on one core; --sample compares a few with the table in use.
+    """
+
+    root: Root
+    """Data root."""
+    out: Path = Path("provenance.csv")
+    """Table to write, .csv or .npz; laid into a data root it is used instead of the packaged one."""
+    sample: int | None = None
+    """Recompute only so many files, evenly spread, and compare them with the table; writes nothing."""
+    workers: int | None = None
+    """Processes; None takes one a core."""
+
+    def run(self) -> int:
+        from wbcjax.data.provenance import load, recompute
+        from wbcjax.data.provenance_table import write_table
+
+        root = _existing(self.root)
+        if self.sample is None:
+            if not self.out.absolute().parent.is_dir():
+                raise ConfigError(f"out = {self.out}: its folder does not exist; make it, or choose another")
+            table = recompute(root, workers=self.workers, progress=True)
+            write_table(table, self.out)
+            print(f"{self.out}: {len(table):,} files of {len(table.originals()):,} originals")
+            return 0
+        if self.sample < 1:
+            raise ConfigError(f"sample = {self.sample} is impossible: expected >= 1")
+        table = load(root)
+        step = max(1, len(table) // self.sample)
+        names = table.names[::step][: self.sample]
+        found = recompute(root, names, workers=self.workers, progress=True)
+        same = sum(found.source[found.row(name)] == table.source[table.row(name)] for name in names if name in found)
+        print(f"{same} of {len(names)} files are of the original that the table names")
+        return 0 if same == len(names) else 1

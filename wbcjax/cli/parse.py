@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wbcjax import config as cfg
+from wbcjax.config_values import convert
 from wbcjax.errors import ConfigError
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ def read_config(path: Path) -> cfg.ClassifierConfig:
       ConfigError: the file is missing or no JSON, or a field is unknown or impossible; the message names the file.
     """
     try:
-        return cfg.from_dict(cfg.ClassifierConfig, json.loads(path.read_text(encoding="utf-8")))
+        return convert(cfg.ClassifierConfig, json.loads(path.read_text(encoding="utf-8")), "")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file; check the path given to --config") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

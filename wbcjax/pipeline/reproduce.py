@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from wbcjax import config as cfg
+from wbcjax.data.check import check
 from wbcjax.data.synthetic import write_dataset
 from wbcjax.data.voc import voc
 from wbcjax.errors import DataError
@@ -36,6 +37,7 @@ from wbcjax.pipeline.studies import (
     run_folder,
 )
 from wbcjax.report.html import write_report
+from wbcjax.report.render import write_text
 from wbcjax.report.tables import load_results
 
 SYNTHETIC_NOTICE = (
@@ -107,11 +109,13 @@ def reproduce(preset: Preset, data: cfg.DataConfig, out: Path, console: Console 
         stages.console.print(f"      {root}", style="dim", highlight=False, soft_wrap=True)
         fingerprint = proven_fingerprint(data)
 
-    with stages.stage("Counting images (Table 1)"):
+    with stages.stage("Data check (Table 1)"):
         if not is_done(results / "table1_data.json", {}, fingerprint, stages):
-            with stages.bar("counting") as advance:
-                counts_study(data, experiment="table1_data", results=results)
-                advance(1, 1)
+            found = check(root, progress=True)
+            write_text(out / "data_check.txt", found.text() + "\n")
+            stages.console.print(f"      {len(found.anomalies)} anomalies, listed in {out / 'data_check.txt'}",
+                                 style="dim", highlight=False, soft_wrap=True)
+            counts_study(data, experiment="table1_data", results=results)
 
     with stages.stage("Colour ROI (Tables 2 and 8)"):
         variants = {name: cfg.to_dict(variant) for name, variant in localisation.VARIANTS.items()}
