@@ -20,12 +20,14 @@ from wbcjax.cli.experiment import Experiment
 class Noise(Experiment):
     """Every model on both inputs under every noise level, over three noise seeds."""
 
+    name = "fig12_noise"
+
     def study(self) -> None:
         from wbcjax.pipeline.presets import PRESETS
         from wbcjax.pipeline.studies import noise_study, with_seeds
 
         paper = PRESETS["paper"]
-        noise_study(with_seeds(paper.configs(self.data), self.seeds[:1]), paper.noise, experiment="fig12_noise",
+        noise_study(with_seeds(paper.configs(self.data), self.seeds[:1]), paper.noise, experiment=self.name,
                     runs=self.runs, results=self.results)
 
 

@@ -22,12 +22,14 @@ from wbcjax.cli.experiment import Experiment
 class Whole(Experiment):
     """LeNet, custom CNN 1 and custom CNN 2 on whole images."""
 
+    name = "table4_5_custom_whole"
+
     def study(self) -> None:
         from wbcjax.pipeline.presets import PRESETS
         from wbcjax.pipeline.studies import classification_study, with_seeds
 
         classification_study(with_seeds(PRESETS["paper"].configs(self.data, "whole"), self.seeds),
-                             experiment="table4_5_custom_whole", runs=self.runs, results=self.results)
+                             experiment=self.name, runs=self.runs, results=self.results)
 
 
 if __name__ == "__main__":

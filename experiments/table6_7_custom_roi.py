@@ -23,12 +23,14 @@ from wbcjax.cli.experiment import Experiment
 class Crops(Experiment):
     """LeNet, custom CNN 1 and custom CNN 2 on crops of the colour ROI."""
 
+    name = "table6_7_custom_roi"
+
     def study(self) -> None:
         from wbcjax.pipeline.presets import PRESETS
         from wbcjax.pipeline.studies import classification_study, with_seeds
 
         classification_study(with_seeds(PRESETS["paper"].configs(self.data, "roi"), self.seeds),
-                             experiment="table6_7_custom_roi", runs=self.runs, results=self.results)
+                             experiment=self.name, runs=self.runs, results=self.results)
 
 
 if __name__ == "__main__":

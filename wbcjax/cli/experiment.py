@@ -1,9 +1,11 @@
 """What the scripts in ``experiments/`` share: their options."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wbcjax import config as cfg
+from wbcjax.cli.show import show
 
 
 @dataclass
@@ -18,20 +20,25 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     """One run a model and seed."""
 
-    def run(self) -> int:
-        """Run the study; an interruption is saved, and no error."""
-        import sys
+    name = ""
+    """Of the results file; a script sets it."""
 
+    def run(self) -> int:
+        """Run the study and print its tables; an interruption is saved, and no error."""
+        from wbcjax.evaluation.results import read_results
         from wbcjax.pipeline.compilation import use_compilation_cache
         from wbcjax.pipeline.studies import Interrupted
+        from wbcjax.report.tables import build_tables
 
         use_compilation_cache(self.data)
         try:
             self.study()
         except Interrupted as stopped:
-            print(f"{stopped}", file=sys.stderr)
+            print(f"wbcjax: {stopped}", file=sys.stderr)
+            return 0
+        show(build_tables([read_results(self.results / f"{self.name}.json")]))
         return 0
 
     def study(self) -> None:
-        """The experiment itself."""
+        """The experiment itself: writes the results file ``name``."""
         raise NotImplementedError(f"{type(self).__name__} defines no study")
