@@ -1,9 +1,11 @@
 """The two custom CNNs of the paper (sections 3.2.1 and 3.2.2).
 
-The paper describes them in words and figures, and leaves room: it lists six filter counts for five blocks. The reading
-taken here is five blocks with pooling plus one without; the counts are the class attributes below. What else it leaves
-open (order within a block, width of the dense layer, dropout) follows common use: convolution, batch normalisation,
-ReLU, max pooling.
+The paper leaves room: it lists six filter counts for the five blocks of the second. The reading taken here is five
+blocks with pooling plus one without. The counts themselves, the width of the dense layer, the dropout and the order
+within a block (convolution, batch normalisation, ReLU, max pooling) are this package's choice, and class attributes.
+
+Both end in global max pooling: the answer is the strongest evidence anywhere, so one network serves crops and whole
+images, of any size, wherever the cell lies.
 """
 
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from wbcjax.models.layers import Conv, max_pool_2x2
 
 
 class CustomCNN1(Classifier):
-    """Four blocks of 3×3 convolution, ReLU and 2×2 max pooling; a dense layer of 128 units; dropout; the classes."""
+    """Four blocks of 3×3 convolution, ReLU and 2×2 max pooling; global max pooling; a dense layer of 128 units."""
 
     filters = (16, 32, 64, 128)
     hidden = 128
@@ -29,15 +31,14 @@ class CustomCNN1(Classifier):
         self.convs = nnx.List(
             [Conv(i, o, dtype=self.dtype, rngs=rngs) for i, o in zip(widths, self.filters, strict=False)]
         )
-        height, width = (s >> len(self.filters) for s in config.image_size)
-        self.dense = nnx.Linear(height * width * self.filters[-1], self.hidden, dtype=self.dtype, rngs=rngs)
+        self.dense = nnx.Linear(self.filters[-1], self.hidden, dtype=self.dtype, rngs=rngs)
         self._build_head(config, features=self.hidden, dropout=0.5, rngs=rngs)
 
     def stages(self, x: Float[Array, "b h w 3"]) -> Iterator[tuple[str, Array]]:
         x = normalise(x, self.dtype)
         for number, conv in enumerate(self.convs, 1):
             yield f"block{number}", (x := max_pool_2x2(nnx.relu(conv(x))))
-        yield "features", nnx.relu(self.dense(x.reshape(x.shape[0], -1)))
+        yield "features", nnx.relu(self.dense(x.max(axis=(1, 2))))
 
 
 class ConvBlock(nnx.Module):
@@ -54,7 +55,7 @@ class ConvBlock(nnx.Module):
 
 
 class CustomCNN2(Classifier):
-    """Five blocks with pooling and one without, global average pooling, a dense layer of 128 units; dropout."""
+    """Five blocks with pooling and one without, global max pooling, a dense layer of 128 units."""
 
     filters = (16, 32, 64, 128, 256, 256)
     hidden = 128
@@ -76,4 +77,4 @@ class CustomCNN2(Classifier):
         x = normalise(x, self.dtype)
         for number, block in enumerate(self.blocks, 1):
             yield f"block{number}", (x := block(x))
-        yield "features", nnx.relu(self.dense(x.mean(axis=(1, 2))))
+        yield "features", nnx.relu(self.dense(x.max(axis=(1, 2))))

@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from wbcjax import config as cfg
 from wbcjax.data.kaggle import kaggle
+from wbcjax.data.overlaps import shared_cells
 from wbcjax.data.sets import ClassificationSet
 from wbcjax.data.splits import assert_disjoint
 from wbcjax.errors import CheckpointError, ConfigError
@@ -38,6 +39,8 @@ from wbcjax.typing import CLASS_NAMES, Int
 Rows = list[dict]
 Progress = Callable[[int, int], None]
 """Told (runs done, runs in all)."""
+UNSHARED = "TEST, cells not in TRAIN"
+"""The split without the originals whose very cell is also in TRAIN, photographed a second time."""
 
 
 class Interrupted(Exception):
@@ -106,8 +109,7 @@ def classification_rows(predictions: Predictions, *, model: str, input: str, spl
     common = {"model": model, "input": input, "split": split, **extra}
     paper = PAPER.get((model, input, "accuracy")) if split == "TEST" else None
     rows = [
-        row(**common, metric="accuracy", paper=paper, **bootstrap(counts, metrics.accuracy)._asdict()),
-        row(**common, metric="balanced_accuracy", **bootstrap(counts, metrics.balanced_accuracy)._asdict()),
+        *accuracy_rows(counts, paper=paper, **common),
         row(**common, metric="ece", value=calibration(predictions)),
         row(**common, metric="missed", value=int(predictions.missed.sum())),
     ]
@@ -122,6 +124,24 @@ def classification_rows(predictions: Predictions, *, model: str, input: str, spl
         rows.append(row(**common, metric="source_accuracy", source=name, class_name=true,
                         value=metrics.accuracy(matrix)))
     return rows
+
+
+def accuracy_rows(counts: Int[np.ndarray, "sources c c"], *, paper: float | None = None, **common) -> Rows:
+    """Accuracy and balanced accuracy, with intervals, from one confusion matrix an original."""
+    return [
+        row(**common, metric="accuracy", paper=paper, **bootstrap(counts, metrics.accuracy)._asdict()),
+        row(**common, metric="balanced_accuracy", **bootstrap(counts, metrics.balanced_accuracy)._asdict()),
+    ]
+
+
+def unshared_rows(predictions: Predictions, train: ClassificationSet, **common) -> Rows:
+    """``accuracy_rows`` on the originals whose cell TRAIN does not show; none if it shows none of them."""
+    names, counts = metrics.confusion_by_source(
+        predictions.labels, predictions.classes, predictions.sources, len(CLASS_NAMES)
+    )
+    seen = {name for pair in shared_cells(train.sources, names) for name in (pair.first, pair.second)}
+    kept = np.array([name not in seen for name in names])
+    return [] if kept.all() else accuracy_rows(counts[kept], split=UNSHARED, **common)
 
 
 def calibration(predictions: Predictions) -> float:
@@ -152,9 +172,11 @@ def classification_study(
     for number, config in enumerate(configs, 1):
         model, _ = load_run(ensure_trained(config, runs, splits))
         test = splits.get(config, "TEST")
-        extra = {"seed": config.train.seed} | ({"roi": config.roi_source} if config.input == "roi" else {})
-        rows += classification_rows(predict_split(model, test), model=config.model.name, input=config.input,
-                                    split="TEST", **extra)
+        predictions = predict_split(model, test)
+        common = {"model": config.model.name, "input": config.input, "seed": config.train.seed}
+        common |= {"roi": config.roi_source} if config.input == "roi" else {}
+        rows += classification_rows(predictions, split="TEST", **common)
+        rows += unshared_rows(predictions, kaggle(data_root(config.data), "TRAIN"), **common)
         if progress is not None:
             progress(number, len(configs))
     write_results(
