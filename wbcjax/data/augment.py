@@ -19,6 +19,12 @@ _UNMIX = np.linalg.inv(_STAINS)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # The YIQ axes: a turn of hue is a rotation in their chroma plane.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)
+_RGB = np.linalg.inv(_YIQ)
+
+
+def _mix(channels: Float[Array, "h w 3"], matrix: Float[Array | np.ndarray, "3 c"]) -> Float[Array, "h w c"]:
+    """``channels @ matrix`` as a sum of products: exact float32 on every device, and fused with what surrounds it."""
+    return sum(channels[..., k, None] * matrix[k] for k in range(3))
 
 
 def warp_affine(
@@ -54,30 +60,30 @@ def random_affine(key: PRNGKeyArray, size: tuple[int, int], config: AugmentConfi
     zoom = 1 + config.scale * zoom_and_shift[0]
     shift = config.shift * zoom_and_shift[1:] * jnp.array([width, height])
     signs = jnp.where(config.flip & jax.random.bernoulli(keys[3], shape=(2,)), -1.0, 1.0)
-    rotation = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
-    linear = rotation @ jnp.array([[1.0, shear], [0.0, 1.0]]) @ jnp.diag(signs) / zoom
+    c, s = jnp.cos(angle), jnp.sin(angle)
+    linear = jnp.array([[c, c * shear - s], [s, s * shear + c]]) * signs / zoom  # rotation @ shear @ flips / zoom
     centre = jnp.array([width / 2, height / 2])
-    return jnp.concatenate([linear, (centre + shift - linear @ centre)[:, None]], axis=1)
+    return jnp.concatenate([linear, (centre + shift - (linear * centre).sum(axis=1))[:, None]], axis=1)
 
 
 def jitter_color(key: PRNGKeyArray, image: Float[Array, "h w 3"], config: AugmentConfig) -> Float[Array, "h w 3"]:
     """Random brightness and contrast (factors), saturation (factor about luma) and hue (turn), each in one draw."""
     draws = jax.random.uniform(key, (4,), minval=-1.0)
     image = image * (1 + config.brightness * draws[0])
-    mean = (image @ _LUMA).mean()
+    mean = _mix(image, _LUMA[:, None]).mean()
     image = mean + (image - mean) * (1 + config.contrast * draws[1])
     turn = 2 * jnp.pi * config.hue * draws[3]
     gain = 1 + config.saturation * draws[2]
     c, s = gain * jnp.cos(turn), gain * jnp.sin(turn)
     chroma = jnp.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
-    return image @ (jnp.linalg.inv(_YIQ) @ chroma @ _YIQ).T
+    return _mix(image, jnp.einsum("ij,jk,kl->li", _RGB, chroma, _YIQ, precision="highest"))
 
 
 def jitter_stain(key: PRNGKeyArray, image: Float[Array, "h w 3"], sigma: float) -> Float[Array, "h w 3"]:
     """Scale the amount of each stain by a factor from N(1, sigma), in optical density."""
     density = -jnp.log(jnp.maximum(image, 1 / 255))
     gains = 1 + sigma * jax.random.normal(key, (3,))
-    return jnp.exp(-(density @ _UNMIX * gains @ _STAINS))
+    return jnp.exp(-_mix(density, jnp.einsum("ij,j,jk->ik", _UNMIX, gains, _STAINS, precision="highest")))
 
 
 def _augment_one(key, image, config):

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from wbcjax.errors import ConfigError, DataError
+
 
 class DeviceStream:
     """Endless shuffled batches of a resident data set; batch order is a function of (seed, position) alone."""
@@ -25,11 +27,16 @@ class DeviceStream:
         batch_size: int,
         seed: int,
     ):
-        """Raises ValueError if a batch does not fit in the data, or the lengths differ."""
+        """Hold decoded images, their classes, and what to call them.
+
+        Raises:
+          ConfigError: if a batch does not fit in the data.
+          DataError: if the lengths differ.
+        """
         if not len(images) == len(labels) == len(names):
-            raise ValueError(f"{len(images)} images, {len(labels)} labels and {len(names)} names: they must be as many")
+            raise DataError(f"{len(images)} images, {len(labels)} labels and {len(names)} names; give as many of each")
         if not 1 <= batch_size <= len(images):
-            raise ValueError(f"batch size {batch_size} needs 1..{len(images)}, the number of images")
+            raise ConfigError(f"train.batch_size = {batch_size} is impossible: expected 1..{len(images)}, the images")
         self.resident = {"images": images, "labels": labels}
         self.batch_size = batch_size
         self.steps_per_epoch = len(images) // batch_size

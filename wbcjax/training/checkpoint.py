@@ -1,9 +1,11 @@
 """Checkpoints: the whole training state, the data position and the loop's own memory, by orbax.
 
-A checkpoint is either complete or absent: orbax writes to a temporary folder and renames it. The two newest are kept,
-and the best by validation loss in a folder of its own.
+A checkpoint is either complete or absent: orbax writes to a temporary folder and renames it. The two newest are kept.
 """
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,12 @@ class Checkpoints:
     def __init__(self, directory: Path):
         self.directory = directory.absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._checkpointer = ocp.training.Checkpointer(
-            self.directory,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(KEEP),
-        )
+        with _quiet_orbax():
+            self._checkpointer = ocp.training.Checkpointer(
+                self.directory,
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+                preservation_policy=ocp.training.preservation_policies.LatestN(KEEP),
+            )
 
     @property
     def latest(self) -> int | None:
@@ -47,37 +50,57 @@ class Checkpoints:
         """
         if self.latest is None:
             raise CheckpointError(f"{self.directory}: no checkpoint here; train first, or start without --resume")
-        self._check_structure(like)
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)), like
-        )
         try:
-            loaded = self._checkpointer.load_checkpointables(self.latest, {"state": abstract})
+            with _quiet_orbax():
+                self._check_structure(like)
+                loaded = self._checkpointer.load_checkpointables(self.latest, {"state": jax.tree.map(_abstract, like)})
+                memory = self._checkpointer.metadata(self.latest).custom_metadata
+            if not memory:
+                raise ValueError("the loop's memory is missing")
         except (ValueError, KeyError, TypeError, OSError) as error:
-            first = str(error).strip().splitlines()[0]
             raise CheckpointError(
-                f"{self.directory}/{self.latest}: damaged, or written by another version ({first}); delete this step to "
-                "go on from the one before"
+                f"{self.directory}/{self.latest}: damaged, or written with other settings or by another version; "
+                "delete this folder to go on from the step before"
             ) from error
-        return loaded["state"], self._checkpointer.metadata(self.latest).custom_metadata
+        return loaded["state"], memory
 
     def _check_structure(self, like: State) -> None:
         """Compare paths and shapes before reading, for a message that names what differs."""
         stored = self._checkpointer.checkpointables_metadata(self.latest).metadata["state"]
-        here = {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in _leaves(like["params"])}
-        there = {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in _leaves(stored["params"])}
-        differing = sorted(p for p in here.keys() | there.keys() if here.get(p) != there.get(p))
-        if differing:
-            path = differing[0]
-            raise CheckpointError(
-                f"{self.directory}: the checkpoint is of another model: parameter {path} is {there.get(path, 'absent')} "
-                f"there and {here.get(path, 'absent')} here; give the model it was trained with, or another folder"
-            )
+        for part, owner in (("params", "model"), ("opt_state", "optimiser"), ("ema", "optimiser")):
+            here, there = _shapes(like[part]), _shapes(stored[part])
+            differing = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+            if differing:
+                name = differing[0]
+                raise CheckpointError(
+                    f"{self.directory}: the checkpoint is of another {owner}: {part} {name} is "
+                    f"{there.get(name, 'absent')} there and {here.get(name, 'absent')} here; give the {owner} it was "
+                    "trained with, or another folder"
+                )
 
     def close(self) -> None:
         """Wait for what is being written."""
         self._checkpointer.close()
 
 
-def _leaves(tree: Any) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
+def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of each array by its dotted name; orbax turns the positions in a list, whole numbers here, into text."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+            for path, leaf in leaves if hasattr(leaf, "shape")}
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Without the pages that orbax logs about a damaged checkpoint: the error says it in one line."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from wbcjax.config import AugmentConfig, TrainConfig
 from wbcjax.data.augment import augment
@@ -20,13 +21,25 @@ Predict = Callable[[Float[Array, "b h w 3"]], Float[Array, "b c"]]
 
 
 def cross_entropy(
-    logits: Float[Array, "b c"], labels: Int[Array, "b"], *, head: str = "softmax", smoothing: float = 0.0
+    logits: Float[Array, "b c"], targets: Float[Array, "b c"], *, head: str = "softmax"
 ) -> Float[Array, "b"]:
-    """Loss of each image: softmax cross-entropy, or the sum of one binary cross-entropy a class (the paper's head)."""
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    """Loss of each image against class shares: softmax cross-entropy, or the sum of one binary cross-entropy a class
+    (the paper's sigmoid head)."""
     if head == "softmax":
         return optax.softmax_cross_entropy(logits, targets)
     return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
+
+
+def mixup(
+    key: PRNGKeyArray, images: Float[Array, "b h w 3"], targets: Float[Array, "b c"], alpha: float
+) -> tuple[Float[Array, "b h w 3"], Float[Array, "b c"]]:
+    """Blend each image and its targets with those of another of the batch, in a share drawn from Beta(alpha, alpha)."""
+    pairing, strength = jax.random.split(key)
+    other = jax.random.permutation(pairing, len(images))
+    share = jax.random.beta(strength, alpha, alpha, (len(images),))
+    share = jnp.maximum(share, 1 - share)
+    blend = lambda x: jax.vmap(lambda s, a, b: s * a + (1 - s) * b)(share, x, x[other])  # noqa: E731
+    return blend(images), blend(targets)
 
 
 def class_weights(labels: Int[np.ndarray, "n"], num_classes: int) -> Float[np.ndarray, "c"]:
@@ -36,41 +49,58 @@ def class_weights(labels: Int[np.ndarray, "n"], num_classes: int) -> Float[np.nd
 
 
 def classification_loss(
-    augmentation: AugmentConfig, train: TrainConfig, *, head: str, weights: Float[np.ndarray, "c"] | None = None
+    augmentation: AugmentConfig,
+    train: TrainConfig,
+    *,
+    num_classes: int,
+    head: str = "softmax",
+    weights: Float[np.ndarray, "c"] | None = None,
 ) -> LossFn:
-    """The loss for ``fit``: fetch, augment, logits, mean (weighted) cross-entropy; reports accuracy."""
+    """The loss for ``fit``: fetch, augment, mix, logits, mean (weighted) cross-entropy; reports accuracy."""
 
     def loss_fn(model, resident, batch, key):
         images, labels = fetch(resident, batch)
-        augmentation_key, dropout_key = jax.random.split(key)
-        logits = model(augment(augmentation_key, images, augmentation), rngs=nnx.Rngs(dropout=dropout_key))
-        losses = cross_entropy(logits, labels, head=head, smoothing=train.label_smoothing)
+        augment_key, mixup_key, dropout_key = jax.random.split(key, 3)
+        images = augment(augment_key, images, augmentation)
+        targets = jax.nn.one_hot(labels, num_classes)
+        if train.mixup:
+            images, targets = mixup(mixup_key, images, targets, train.mixup)
+        logits = model(images, rngs=nnx.Rngs(dropout=dropout_key))
+        losses = cross_entropy(logits, optax.smooth_labels(targets, train.label_smoothing), head=head)
         if weights is not None:
-            losses = losses * jnp.asarray(weights)[labels]
+            losses = losses * (targets @ jnp.asarray(weights))
         return losses.mean(), {"accuracy": (logits.argmax(-1) == labels).mean()}
 
     return loss_fn
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(graphdef, params, stats, images):
+@functools.partial(jax.jit, static_argnames=("graphdef", "mesh"))
+def _logits(graphdef, mesh, params, stats, images):
     images = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-    return merge(graphdef, params, stats, training=False)(images)
+    logits = merge(graphdef, params, stats, training=False)(images)
+    # Whole on every device, so that each process can read it.
+    return jax.lax.with_sharding_constraint(logits, NamedSharding(mesh, PartitionSpec()))
 
 
 def predict_logits(
     graphdef: nnx.GraphDef, params: dict, stats: dict, images: UInt8[np.ndarray, "n h w 3"], *, batch_size: int = 128
 ) -> Float[np.ndarray, "n c"]:
-    """Logits of any number of images, in batches over all devices; the padded end of the last batch is cut off."""
+    """Logits of any number of images, in batches over all devices; the padded end of the last batch is cut off.
+
+    Every process gives all images, computes its share, and returns all logits.
+    """
     mesh = data_mesh()
     batch_size = -(-min(batch_size, max(len(images), 1)) // mesh.size) * mesh.size
+    share = batch_size // jax.process_count()
+    first = share * jax.process_index()
     params, stats = replicate((params, stats), mesh)
     out = []
-    for start in range(0, len(images), batch_size):
+    for start in range(0, max(len(images), 1), batch_size):
         batch = np.asarray(images[start : start + batch_size])
         padded = np.pad(batch, ((0, batch_size - len(batch)), *[(0, 0)] * 3))
-        out.append(np.asarray(_logits(graphdef, params, stats, shard(padded, mesh)))[: len(batch)])
-    return np.concatenate(out) if out else np.zeros((0, 0), np.float32)
+        logits = _logits(graphdef, mesh, params, stats, shard(padded[first : first + share], mesh))
+        out.append(np.asarray(logits)[: len(batch)])
+    return np.concatenate(out)
 
 
 def predict_function(model: nnx.Module) -> Predict:
@@ -88,7 +118,8 @@ def evaluator(
 
     def evaluate(params: dict, stats: dict) -> dict[str, float]:
         logits = predict_logits(graphdef, params, stats, images, batch_size=batch_size)
-        losses = np.asarray(cross_entropy(jnp.asarray(logits), jnp.asarray(labels), head=head))
+        targets = jax.nn.one_hot(labels, logits.shape[-1])
+        losses = np.asarray(cross_entropy(jnp.asarray(logits), targets, head=head))
         correct = logits.argmax(-1) == labels
         classes = np.unique(labels)
         per_class = lambda values: float(np.mean([values[labels == c].mean() for c in classes]))  # noqa: E731

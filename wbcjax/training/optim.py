@@ -1,12 +1,17 @@
 """Optimisers and learning-rate schedules, from configuration to optax."""
 
+import jax
 import optax
 
 from wbcjax.config import OptimConfig
 
 
-def make_schedule(config: OptimConfig, updates: int) -> optax.Schedule:
-    """Learning rate by update: a linear rise over ``config.warmup``, then constant or a cosine to zero."""
+def make_schedule(config: OptimConfig, steps: int) -> optax.Schedule:
+    """Learning rate by update: a linear rise over ``config.warmup``, then constant or a cosine to zero.
+
+    ``steps`` counts batches, of which ``config.accumulate`` make one update.
+    """
+    updates = -(-steps // config.accumulate)
     warmup = round(config.warmup * updates)
     if config.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(
@@ -17,18 +22,16 @@ def make_schedule(config: OptimConfig, updates: int) -> optax.Schedule:
 
 
 def _is_matrix(params):
-    import jax
-
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """The optimiser for ``steps`` batches.
 
-    Weight decay spares biases and normalisation scales. With ``accumulate`` > 1 the gradients of that many batches are
-    averaged before one update, and the schedule counts updates.
+    Weight decay spares biases and normalisation scales; adam has none. With ``accumulate`` > 1 the gradients of that
+    many batches are averaged before one update, and the schedule counts updates.
     """
-    schedule = make_schedule(config, -(-steps // config.accumulate))
+    schedule = make_schedule(config, steps)
     core = {
         "adam": lambda: optax.adam(schedule),
         "adamw": lambda: optax.adamw(schedule, weight_decay=config.weight_decay, mask=_is_matrix),
@@ -38,4 +41,6 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
     }[config.name]()
     clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     optimizer = optax.chain(*clip, core)
-    return optax.MultiSteps(optimizer, config.accumulate) if config.accumulate > 1 else optimizer
+    if config.accumulate == 1:
+        return optimizer
+    return optax.MultiSteps(optimizer, config.accumulate).gradient_transformation()

@@ -39,14 +39,14 @@ def merge(graphdef: nnx.GraphDef, params: dict, stats: dict, *, training: bool) 
 
 
 def init_state(model: nnx.Module, optimizer: optax.GradientTransformation, config: OptimConfig, seed: int) -> State:
-    """A fresh state of ``model``."""
-    _, params, stats = split(model)
+    """A fresh state of ``model``, whose own arrays it copies: the step donates its input, and so destroys it."""
+    _, params, stats = jax.tree.map(jnp.copy, split(model))
     ema = {"params": params, "stats": stats} if config.ema_decay else {}
     return {
         "params": params,
         "stats": stats,
         "opt_state": optimizer.init(params),
-        # A copy: the step donates its input, and no buffer may be donated twice.
+        # Another copy: no buffer may be donated twice.
         "ema": jax.tree.map(jnp.copy, ema),
         "step": jnp.zeros((), jnp.int32),
         "key": jax.random.key(seed),
@@ -61,7 +61,9 @@ def eval_weights(state: State) -> tuple[dict, dict]:
 def make_step(
     graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss_fn: LossFn, config: OptimConfig
 ) -> Callable[[State, Any, Any], tuple[State, dict[str, Array]]]:
-    """The jitted step: (state, resident, batch) -> (state, metrics with ``loss`` and ``gradient_norm``).
+    """The jitted step: (state, resident, batch) -> (state, metrics).
+
+    The metrics are ``loss``, ``gradient_norm`` and ``parameter_norm`` after the step, and those of ``loss_fn``.
 
     The state is donated. Everything random derives from the state's key and step, so a resumed run repeats exactly.
     """
@@ -79,9 +81,10 @@ def make_step(
         params = optax.apply_updates(state["params"], updates)
         ema = state["ema"]
         if config.ema_decay:
-            # Young averages forget faster, so that the initial weights do not linger.
-            count = state["step"].astype(jnp.float32)
+            # Young averages forget faster, so that the initial weights do not linger; one update counts once.
+            count = state["step"] // config.accumulate
             decay = jnp.minimum(config.ema_decay, (1 + count) / (10 + count))
+            decay = jnp.where((state["step"] + 1) % config.accumulate == 0, decay, 1.0)
             current = {"params": params, "stats": stats}
             ema = jax.tree.map(lambda average, new: average * decay + new * (1 - decay), ema, current)
         new = {
@@ -92,6 +95,7 @@ def make_step(
             "step": state["step"] + 1,
             "key": state["key"],
         }
-        return new, {"loss": loss, "gradient_norm": optax.global_norm(grads), **metrics}
+        norms = {"gradient_norm": optax.global_norm(grads), "parameter_norm": optax.global_norm(params)}
+        return new, {"loss": loss, **norms, **metrics}
 
     return jax.jit(step, donate_argnums=0)

@@ -1,4 +1,4 @@
-"""Trained weights as one safetensors file that carries its configuration: no pickle, and nothing else needed to use it."""
+"""Trained weights as one safetensors file that carries its configuration: no pickle, and nothing else is needed."""
 
 import json
 import os

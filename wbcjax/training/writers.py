@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,14 +24,15 @@ class MetricsWriter:
         if not self._active:
             return
         path = directory / "metrics.jsonl"
-        kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= resume_step] \
-            if resume_step and path.exists() else []
-        path.write_text("".join(line + "\n" for line in kept))
+        kept = _lines_until(path, resume_step) if resume_step and path.exists() else []
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        temporary.write_text("".join(line + "\n" for line in kept))
+        os.replace(temporary, path)
         self._file = path.open("a")
         if tensorboard:
             from tensorboardX import SummaryWriter
 
-            self._tensorboard = SummaryWriter(str(directory))
+            self._tensorboard = SummaryWriter(str(directory), purge_step=resume_step + 1 if resume_step else None)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Record numbers of a step."""
@@ -42,19 +46,34 @@ class MetricsWriter:
                     self._tensorboard.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Close the files."""
         if self._file:
             self._file.close()
         if self._tensorboard:
             self._tensorboard.close()
 
 
+def _lines_until(path: Path, step: int) -> list[str]:
+    """Lines of up to ``step``, without one that a killed process left unfinished."""
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["step"] <= step:
+            kept.append(line)
+    return kept
+
+
 class ConsoleProgress:
-    """A progress bar with metrics, images/s and time left on a terminal; one line an epoch elsewhere."""
+    """A progress bar with loss, images/s and time left on a terminal; one line an epoch elsewhere. On process 0."""
 
     def __init__(self, title: str, total: int, start: int = 0):
         self._console = Console(file=sys.stderr)
         self._title = title
         self._active = jax.process_index() == 0
+        self._start, self._total, self._since = start, total, time.perf_counter()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -67,13 +86,23 @@ class ConsoleProgress:
         self._task = self._bar.add_task(title, total=total, completed=start, text="compiling")
         self._bar.start()
 
-    def update(self, step: int, text: str) -> None:
-        self._bar.update(self._task, completed=step, text=text)
+    def update(self, step: int, loss: float, rates: dict[str, float]) -> None:
+        """Move the bar."""
+        speed = f"  {rates['images_per_second']:,.0f} images/s" if "images_per_second" in rates else ""
+        self._bar.update(self._task, completed=step, text=f"loss {loss:.4f}{speed}")
 
-    def line(self, text: str) -> None:
+    def line(self, heading: str, step: int, values: dict[str, float]) -> None:
+        """Without a terminal: one line with the numbers and the time left."""
+        seconds = (time.perf_counter() - self._since) * (self._total - step) / max(step - self._start, 1)
+        left = [f"{timedelta(seconds=round(seconds))} left"] if step < self._total else []
+        if not self._console.is_terminal:
+            self.note("  ".join([heading, *(f"{name} {value:.4g}" for name, value in values.items()), *left]))
+
+    def note(self, text: str) -> None:
         """One line that stays."""
-        if self._active and not self._console.is_terminal:
-            self._console.print(f"{self._title}: {text}", highlight=False, soft_wrap=True)
+        if self._active:
+            self._console.print(f"{self._title}: {text}", highlight=False, soft_wrap=True, markup=False)
 
     def close(self) -> None:
+        """Leave the bar as it stands."""
         self._bar.stop()

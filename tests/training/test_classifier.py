@@ -1,0 +1,141 @@
+"""Losses of classifiers by hand, mixup, class weights, and prediction over whole sets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from wbcjax.config import NO_AUGMENT, ModelConfig, TrainConfig
+from wbcjax.models import build
+from wbcjax.training import classification_loss, evaluator, predict_function, predict_logits, split
+from wbcjax.training.classifier import class_weights, cross_entropy, mixup
+
+LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]], np.float32)
+TARGETS = np.array([[1.0, 0.0, 0.0], [0.2, 0.0, 0.8]], np.float32)
+
+
+class Affine(nnx.Module):
+    """Logits that are the mean colours of an image."""
+
+    def __call__(self, images, rngs=None):
+        return images.mean(axis=(1, 2))
+
+
+def loss_of(images, labels, train=None, **options):
+    loss_fn = classification_loss(NO_AUGMENT, train or TrainConfig(), num_classes=3, **options)
+    batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
+    return jax.jit(lambda batch, key: loss_fn(Affine(), {}, batch, key))(batch, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build(ModelConfig(name="lenet", image_size=(20, 24)))
+
+
+def test_softmax_loss_by_hand():
+    log_p = LOGITS - np.log(np.exp(LOGITS).sum(-1, keepdims=True))
+    np.testing.assert_allclose(cross_entropy(jnp.asarray(LOGITS), jnp.asarray(TARGETS)), -(TARGETS * log_p).sum(-1),
+                               rtol=1e-6)
+
+
+def test_sigmoid_loss_is_the_sum_of_one_binary_loss_a_class():
+    p = 1 / (1 + np.exp(-LOGITS.astype(float)))
+    expected = -(TARGETS * np.log(p) + (1 - TARGETS) * np.log(1 - p)).sum(-1)
+    found = cross_entropy(jnp.asarray(LOGITS), jnp.asarray(TARGETS), head="sigmoid")
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_loss_and_accuracy_of_a_batch_by_hand(images):
+    logits = images.mean(axis=(1, 2)) / 255
+    labels = np.array([0, 1, 2, 0, int(logits[4].argmax())], np.int32)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    loss, metrics = loss_of(images, labels)
+    assert float(loss) == pytest.approx(-log_p[np.arange(5), labels].mean(), rel=1e-5)
+    assert float(metrics["accuracy"]) == pytest.approx((logits.argmax(-1) == labels).mean())
+
+
+def test_label_smoothing_moves_a_share_to_all_classes(images):
+    labels = np.zeros(5, np.int32)
+    logits = images.mean(axis=(1, 2)) / 255
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -(log_p @ [0.7 + 0.1, 0.1, 0.1]).mean()
+    loss, _ = loss_of(images, labels, TrainConfig(label_smoothing=0.3))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_class_weights_scale_each_image_by_its_class(images):
+    labels = np.array([0, 1, 1, 2, 2], np.int32)
+    weights = np.array([2.0, 0.5, 0.0], np.float32)
+    logits = images.mean(axis=(1, 2)) / 255
+    losses = -(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))[np.arange(5), labels]
+    loss, _ = loss_of(images, labels, weights=weights)
+    assert float(loss) == pytest.approx((losses * weights[labels]).mean(), rel=1e-5)
+
+
+def test_class_weights_are_inverse_frequencies_of_mean_one():
+    labels = np.array([0] * 6 + [1] * 2 + [2] * 4)
+    weights = class_weights(labels, 3)
+    np.testing.assert_allclose(weights, [12 / 18, 2, 1], rtol=1e-6)
+    assert weights[labels].mean() == pytest.approx(1)
+    np.testing.assert_allclose(class_weights(np.array([0, 0, 1, 1]), 3)[:2], 1)  # an absent class does not count
+
+
+def test_mixup_blends_images_and_targets_by_the_same_share():
+    """Image i is full of the number i, so both images and the share can be read off a blend."""
+    n = 64
+    images = jnp.broadcast_to(jnp.arange(n, dtype=jnp.float32)[:, None, None, None], (n, 2, 2, 3))
+    targets = jnp.eye(n)
+    mixed, shares = (np.asarray(x) for x in jax.jit(mixup, static_argnums=3)(jax.random.key(0), images, targets, 0.4))
+    np.testing.assert_allclose(shares.sum(-1), 1, rtol=1e-6)
+    assert shares[np.arange(n), np.arange(n)].min() >= 0.5  # each image stays the larger part of its blend
+    assert (shares > 0).sum(-1).max() == 2
+    assert shares.max(-1).std() > 0.05  # every image has a share of its own
+    np.testing.assert_allclose(mixed[:, 0, 0, 0], shares @ np.arange(n), atol=1e-4)
+
+
+def test_mixup_off_changes_nothing_and_on_changes_the_loss(images):
+    labels = np.array([0, 1, 2, 0, 1], np.int32)
+    plain, _ = loss_of(images, labels)
+    assert float(loss_of(images, labels, TrainConfig(mixup=0.0))[0]) == float(plain)
+    assert float(loss_of(images, labels, TrainConfig(mixup=1.0))[0]) != float(plain)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 128])
+def test_prediction_is_the_same_in_any_batches(model, batch_size):
+    images = np.random.default_rng(0).integers(0, 256, (7, 20, 24, 3), dtype=np.uint8)
+    model.eval()
+    expected = model(jnp.asarray(images, jnp.float32) / 255)
+    found = predict_logits(*split(model), images, batch_size=batch_size)
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_image_gives_no_logits(model):
+    assert predict_logits(*split(model), np.zeros((0, 20, 24, 3), np.uint8)).shape == (0, 4)
+
+
+def test_predict_function_evaluates_under_jit(model):
+    images = jnp.asarray(np.random.default_rng(0).random((2, 20, 24, 3)), jnp.float32)
+    predict = predict_function(model)
+    np.testing.assert_allclose(jax.jit(predict)(images), predict(images), rtol=1e-4, atol=1e-5)
+
+
+def test_the_evaluator_counts_each_class_alike(model):
+    images = np.random.default_rng(0).integers(0, 256, (8, 20, 24, 3), dtype=np.uint8)
+    labels = np.array([0, 0, 0, 0, 0, 0, 1, 2])
+    graphdef, params, stats = split(model)
+    logits = predict_logits(graphdef, params, stats, images)
+    losses = -np.asarray(jax.nn.log_softmax(jnp.asarray(logits)))[np.arange(8), labels]
+    right = logits.argmax(-1) == labels
+    found = evaluator(model, images, labels, head="softmax", batch_size=3)(params, stats)
+    assert found == {
+        "loss": pytest.approx(np.mean([losses[:6].mean(), losses[6], losses[7]]), rel=1e-4),
+        "accuracy": pytest.approx(right.mean()),
+        "balanced_accuracy": pytest.approx(np.mean([right[:6].mean(), right[6], right[7]])),
+    }
