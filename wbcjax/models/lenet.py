@@ -1,4 +1,4 @@
-"""LeNet-5 (LeCun et al. 1998) with ReLU and max pooling, as today's frameworks teach it, on colour images of any size."""
+"""LeNet-5 (LeCun et al. 1998) with ReLU and max pooling, as today's frameworks teach it, on colour images."""
 
 from collections.abc import Iterator
 
