@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -102,7 +103,7 @@ def test_a_study_trains_once_and_writes_valid_results(config, tmp_path):
 
 def test_the_noise_predictor_is_the_models_own(config):
     model = build(config.model)
-    images = np.random.default_rng(0).random((3, 16, 16, 3), np.float32)
+    images = jax.random.uniform(jax.random.key(0), (3, 16, 16, 3))
     np.testing.assert_allclose(studies.noise_predictor(model)(images), predict_function(model)(images), atol=1e-6)
 
 

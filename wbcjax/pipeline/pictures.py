@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from wbcjax import config as cfg
@@ -125,8 +126,8 @@ def training_figures(configs: Sequence[cfg.ClassifierConfig], runs: Path, folder
 def noise_example_figure(preset: Preset, test: Inputs, folder: Path) -> None:
     """Figure 11: one crop of each class under every noise level."""
     first = [int(np.argmax(test.labels == k)) for k in range(len(CLASS_NAMES))]
-    clean = np.asarray(test.images[first], np.float32) / 255
-    noise = np.asarray([gaussian(jax.random.key(0), 0, i, clean.shape[1:]) for i in first])
+    clean = jnp.asarray(test.images[np.array(first)], jnp.float32) / 255
+    noise = jnp.stack([gaussian(jax.random.key(0), 0, i, clean.shape[1:]) for i in first])
     noisy = np.stack([np.asarray(add_noise(clean, noise, alpha)) for alpha in preset.noise.alphas], axis=1)
     path = draw.noise_examples((noisy * 255).round().astype(np.uint8), preset.noise.alphas,
                                folder / "fig11_noise_examples.png", labels=CLASS_NAMES)

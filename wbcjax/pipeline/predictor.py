@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from wbcjax import config as cfg
 from wbcjax.data.images import read_image, resize
@@ -16,6 +16,8 @@ from wbcjax.pipeline.runs import class_names_of, load_run
 from wbcjax.roi import color_roi, crop
 from wbcjax.training import predict_logits, split
 from wbcjax.typing import Box, Image
+
+Resized = UInt8[np.ndarray, "new_height new_width 3"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ def find_region(image: Image, config: cfg.ClassifierConfig) -> Box | None:
     return None if box is None else box * np.float32(image.shape[1] / small.shape[1])
 
 
-def classifier_input(image: Image, box: Box | None, config: cfg.ClassifierConfig) -> Image:
+def classifier_input(image: Image, box: Box | None, config: cfg.ClassifierConfig) -> Resized:
     """The crop around ``box``, or the whole image where there is none, at the model's size."""
     size = tuple(config.model.image_size)
     if config.input == "whole":
@@ -98,7 +100,7 @@ def classifier_input(image: Image, box: Box | None, config: cfg.ClassifierConfig
     return crop(small, scaled, size, config.crop)
 
 
-def _at_file_width(image: Image) -> Image:
+def _at_file_width(image: Image) -> Resized:
     """An image wider than ``FILE_SIZE`` shrunk to its width, with its own proportions."""
     width = FILE_SIZE[1]
     if image.shape[1] <= width:
