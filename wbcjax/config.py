@@ -205,6 +205,9 @@ class TrainConfig:
     batch_size: int = 32
     seed: int = 0
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    """Mixup (Zhang et al. 2018): parameter of the Beta distribution from which the share of a second image and its
+    label is drawn, for each image; 0 mixes none."""
     class_weights: bool = False
     """Weigh each class by the inverse of its number of images."""
     patience: int | None = None
@@ -221,6 +224,7 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("epochs", "batch_size", "eval_every", "checkpoint_every", "log_every"):
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), ">= 1")
+        _require(self.mixup >= 0, "train.mixup", self.mixup, ">= 0")
         _require(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "0 <= value < 1")
         _require(self.patience is None or self.patience >= 1, "train.patience", self.patience, ">= 1 or None")
 
