@@ -142,20 +142,20 @@ class AugmentConfig:
     """Random changes of a training image; zero or False switches one off."""
 
     flip: bool = True
-    rotation: float = 20.0
-    """Largest angle in degrees, either way."""
-    shift: float = 0.1
+    rotation: float = 180.0
+    """Largest angle in degrees, either way; a cell has no upright position."""
+    shift: float = 0.08
     """Largest shift as a fraction of the size."""
-    shear: float = 0.2
+    shear: float = 0.1
     """Largest shear (tangent)."""
-    scale: float = 0.15
+    scale: float = 0.2
     """Zoom by a factor in [1 - scale, 1 + scale]."""
     brightness: float = 0.2
     contrast: float = 0.2
-    saturation: float = 0.2
-    hue: float = 0.02
+    saturation: float = 0.15
+    hue: float = 0.015
     """Largest turn of the hue circle, as a fraction of a full turn."""
-    stain: float = 0.05
+    stain: float = 0.06
     """Standard deviation of the random gain of each stain in optical density (hematoxylin, eosin, residual)."""
     noise: float = 0.0
     """Largest standard deviation of additive Gaussian noise, on images in [0, 1]."""
@@ -175,14 +175,14 @@ class OptimConfig:
     """Optimiser and learning-rate schedule."""
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup: float = 0.05
     """Fraction of all steps over which the rate rises from 0."""
-    weight_decay: float = 1e-2
+    weight_decay: float = 0.05
     clip_norm: float | None = 1.0
     """Global gradient norm; None does not clip."""
-    ema_decay: float | None = None
+    ema_decay: float | None = 0.99
     """Exponential moving average of the parameters, used for evaluation; None keeps none."""
     accumulate: int = 1
     """Gradient accumulation: batches averaged before one update."""
@@ -202,9 +202,9 @@ class TrainConfig:
     """The training loop."""
 
     epochs: int = 20
-    batch_size: int = 32
+    batch_size: int = 64
     seed: int = 0
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.1
     mixup: float = 0.0
     """Mixup (Zhang et al. 2018): parameter of the Beta distribution from which the share of a second image and its
     label is drawn, for each image; 0 mixes none."""

@@ -19,12 +19,20 @@ Input = Literal["whole", "roi"]
 Recipe = Callable[[str, Input], cfg.ClassifierConfig]
 
 
+EPOCHS = {"lenet": 12, "custom1": 16, "custom2": 12}
+LEARNING_RATES = {"lenet": 1e-3, "custom1": 2e-3, "custom2": 1e-3}
+SIZES = {"whole": (120, 160), "roi": (64, 64)}
+"""At both, a cell is about 50 pixels wide."""
+
+
 def recipe(model: str, input: Input) -> cfg.ClassifierConfig:
     """The setting of one model on one input behind the results in ``experiments/results``."""
     return cfg.ClassifierConfig(
         input=input,
         roi=EXPANDED,
-        model=cfg.ModelConfig(name=model, image_size=(80, 80) if input == "roi" else (120, 160)),
+        model=cfg.ModelConfig(name=model, image_size=SIZES[input]),
+        optim=cfg.OptimConfig(learning_rate=LEARNING_RATES[model]),
+        train=cfg.TrainConfig(epochs=EPOCHS[model]),
     )
 
 
