@@ -82,7 +82,8 @@ def train_run(
     inputs = classifier_inputs(config, "TRAIN", progress=True) if inputs is None else inputs
     train, held_out = train_and_validation(config, inputs)
     if config.train.batch_size > len(train):
-        raise ConfigError(f"train.batch_size = {config.train.batch_size} is more than the {len(train)} training images")
+        raise ConfigError(f"train.batch_size = {config.train.batch_size} is more than the {len(train)} training "
+                          "images; lower it")
     if len(train.class_names) > config.model.num_classes:
         raise ConfigError(f"model.num_classes = {config.model.num_classes}, but the data has {len(train.class_names)} "
                           f"classes: {', '.join(train.class_names)}")
