@@ -255,6 +255,9 @@ class ClassifierConfig:
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    train_on: Literal["files", "originals"] = "files"
+    """What TRAIN is: the 9,957 augmented files, or the 277 smears they were made from, each class as often as the
+    most frequent one."""
     folds: int = 5
     fold: int | None = None
     """Which fold of TRAIN (grouped by original) is held out for validation; None trains on all of TRAIN."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from wbcjax import config as cfg
 from wbcjax.data.images import load_images
-from wbcjax.data.kaggle import kaggle
+from wbcjax.data.kaggle import kaggle, originals
 from wbcjax.data.provenance import wbc_boxes
 from wbcjax.data.sets import ClassificationSet
 from wbcjax.data.splits import assert_disjoint, grouped_folds
@@ -144,13 +144,27 @@ def files_digest(paths: Sequence[Path]) -> str:
 def train_and_validation(config: cfg.ClassifierConfig, inputs: Inputs) -> tuple[Inputs, Inputs | None]:
     """TRAIN cut by ``config.fold``: folds are grouped by original, and proved to be. All of it where there is no fold.
 
+    The validation part is always files, the training part what ``config.train_on`` says.
+
     Raises:
       DataError: if the two parts share an original.
     """
-    if config.fold is None:
-        return inputs, None
-    folds = grouped_folds(inputs.labels, inputs.sources, config.folds, seed=0)
-    train = inputs.subset(np.flatnonzero(folds != config.fold))
-    held_out = inputs.subset(np.flatnonzero(folds == config.fold))
-    assert_disjoint(train.sources, held_out.sources, what=f"fold {config.fold} and the rest of TRAIN")
-    return train, held_out
+    train, held_out = inputs, None
+    if config.fold is not None:
+        folds = grouped_folds(inputs.labels, inputs.sources, config.folds, seed=0)
+        train = inputs.subset(np.flatnonzero(folds != config.fold))
+        held_out = inputs.subset(np.flatnonzero(folds == config.fold))
+        assert_disjoint(train.sources, held_out.sources, what=f"fold {config.fold} and the rest of TRAIN")
+    return (balanced_originals(config, train) if config.train_on == "originals" else train), held_out
+
+
+def balanced_originals(config: cfg.ClassifierConfig, files: Inputs) -> Inputs:
+    """The originals behind ``files``, repeated in turn so that there are as many items as files, the same number of
+    each class."""
+    smears = inputs_of(originals(data_root(config.data), "TRAIN"), config)
+    wanted = set(files.sources)
+    members = np.array([source in wanted for source in smears.sources])
+    classes = np.unique(files.labels)
+    each = len(files) // len(classes)
+    chosen = [np.resize(np.flatnonzero(members & (smears.labels == c)), each) for c in classes]
+    return smears.subset(np.concatenate(chosen))
