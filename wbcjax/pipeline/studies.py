@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from wbcjax.evaluation import classification as metrics
 from wbcjax.evaluation.noise import noise_sweep
 from wbcjax.evaluation.results import PAPER, PAPER_NOISE, row, write_results
 from wbcjax.evaluation.uncertainty import bootstrap
-from wbcjax.pipeline.inputs import Inputs, classifier_inputs, data_root
+from wbcjax.pipeline.inputs import Inputs, classifier_inputs, data_root, train_and_validation
 from wbcjax.pipeline.runs import (
     Predictions,
     has_checkpoint,
@@ -186,6 +186,50 @@ def classification_study(
         rows=rows,
         seeds=sorted({config.train.seed for config in configs}),
         data_fingerprint=fingerprint,
+        wall_time=time.perf_counter() - started,
+        notes=notes,
+    )
+    return rows
+
+
+def fold_study(
+    candidates: Mapping[str, cfg.ClassifierConfig],
+    *,
+    experiment: str,
+    runs: Path,
+    results: Path,
+    notes: Sequence[str] = (),
+) -> Rows:
+    """Compare settings on the fold of TRAIN that each holds out; TEST is not read.
+
+    Args:
+      candidates: name of the variant to its config, with ``fold`` set.
+
+    Raises:
+      ConfigError: if a config holds out no fold.
+    """
+    started = time.perf_counter()
+    rows: Rows = []
+    for variant, config in candidates.items():
+        if config.fold is None:
+            raise ConfigError(f"fold = None of candidate {variant!r} is impossible: name the fold of TRAIN to hold out")
+        splits = Splits()
+        model, _ = load_run(ensure_trained(config, runs, splits))
+        _, held_out = train_and_validation(config, splits.get(config, "TRAIN"))
+        predictions = predict_split(model, held_out)
+        _, counts = metrics.confusion_by_source(
+            predictions.labels, predictions.classes, predictions.sources, len(CLASS_NAMES)
+        )
+        rows += accuracy_rows(counts, model=config.model.name, input=config.input, variant=variant,
+                              split=f"TRAIN, fold {config.fold} of {config.folds}")
+    first = next(iter(candidates.values()))
+    write_results(
+        results / f"{experiment}.json",
+        experiment=experiment,
+        config={variant: portable(config) for variant, config in candidates.items()},
+        rows=rows,
+        seeds=sorted({config.train.seed for config in candidates.values()}),
+        data_fingerprint=data_fingerprint(kaggle(data_root(first.data), "TRAIN")),
         wall_time=time.perf_counter() - started,
         notes=notes,
     )
