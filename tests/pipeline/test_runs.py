@@ -31,7 +31,7 @@ def config(synthetic_root, tmp_path_factory) -> cfg.ClassifierConfig:
     return cfg.ClassifierConfig(
         data=cfg.DataConfig(root=synthetic_root, cache_dir=tmp_path_factory.mktemp("cache")), input="roi", roi=EXPANDED,
         model=cfg.ModelConfig(name="lenet", image_size=(16, 16)), folds=3,
-        train=cfg.TrainConfig(epochs=1, batch_size=8),
+        optim=cfg.OptimConfig(learning_rate=0.002), train=cfg.TrainConfig(epochs=1, batch_size=8),
     )
 
 
