@@ -95,7 +95,7 @@ def make_step(
             "step": state["step"] + 1,
             "key": state["key"],
         }
-        norms = {"gradient_norm": optax.global_norm(grads), "parameter_norm": optax.global_norm(params)}
+        norms = {"gradient_norm": optax.tree.norm(grads), "parameter_norm": optax.tree.norm(params)}
         return new, {"loss": loss, **norms, **metrics}
 
     return jax.jit(step, donate_argnums=0)
