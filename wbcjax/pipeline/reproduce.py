@@ -121,7 +121,7 @@ def reproduce(preset: Preset, data: cfg.DataConfig, out: Path, console: Console 
         variants = {name: cfg.to_dict(variant) for name, variant in localisation.VARIANTS.items()}
         boxes = localisation.fingerprint(voc(root, strict=False))
         if not is_done(results / "table2_color_roi.json", variants, boxes, stages):
-            with stages.bar("locating") as advance:
+            with stages.bar("locating", None) as advance:
                 localisation.color_roi_study(data, experiment="table2_color_roi", results=results)
                 advance(1, 1)
 
@@ -133,6 +133,7 @@ def reproduce(preset: Preset, data: cfg.DataConfig, out: Path, console: Console 
                 stages.reused(folder.name)
             else:
                 ensure_trained(config, out / "runs", splits)
+    splits.progress = False  # the stages below have a bar already
 
     with stages.stage("Evaluation (Tables 4 to 7 and 9)"):
         for input, experiment in (("whole", "table4_5_custom_whole"), ("roi", "table6_7_custom_roi")):

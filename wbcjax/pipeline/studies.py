@@ -71,7 +71,9 @@ def run_folder(runs: Path, config: cfg.ClassifierConfig) -> Path:
 class Splits:
     """The inputs of one config after another; what the next config shares with the last is not made again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, progress: bool = True) -> None:
+        self.progress = progress
+        """Whether decoding shows a bar of its own."""
         self._key: tuple | None = None
         self._inputs: dict[str, Inputs] = {}
 
@@ -81,7 +83,7 @@ class Splits:
         if key != self._key:
             self._key, self._inputs = key, {}
         if split not in self._inputs:
-            self._inputs[split] = classifier_inputs(config, split, progress=True)
+            self._inputs[split] = classifier_inputs(config, split, progress=self.progress)
         return self._inputs[split]
 
 
