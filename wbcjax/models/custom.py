@@ -2,7 +2,9 @@
 
 The paper leaves room: it lists six filter counts for the five blocks of the second. The reading taken here is five
 blocks with pooling plus one without. The counts themselves, the width of the dense layer, the dropout and the order
-within a block (convolution, batch normalisation, ReLU, max pooling) are this package's choice, and class attributes.
+within a block (convolution, max pooling, batch normalisation, ReLU) are this package's choice. Pooling comes first
+because the maximum may be taken before an increasing function as well as after it, and then a quarter of the values
+is left to normalise.
 
 Both end in global max pooling: the answer is the strongest evidence anywhere, so one network serves crops and whole
 images, of any size, wherever the cell lies.
@@ -42,7 +44,7 @@ class CustomCNN1(Classifier):
 
 
 class ConvBlock(nnx.Module):
-    """3×3 convolution, batch normalisation, ReLU and, if asked for, 2×2 max pooling."""
+    """3×3 convolution, 2×2 max pooling if asked for, batch normalisation, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, *, pool: bool, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.conv = Conv(inputs, outputs, use_bias=False, dtype=dtype, rngs=rngs)
@@ -50,8 +52,8 @@ class ConvBlock(nnx.Module):
         self.pool = pool
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
-        x = nnx.relu(self.norm(self.conv(x)))
-        return max_pool_2x2(x) if self.pool else x
+        x = self.conv(x)
+        return nnx.relu(self.norm(max_pool_2x2(x) if self.pool else x))
 
 
 class CustomCNN2(Classifier):

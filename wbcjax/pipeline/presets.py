@@ -19,10 +19,10 @@ Input = Literal["whole", "roi"]
 Recipe = Callable[[str, Input], cfg.ClassifierConfig]
 
 
-EPOCHS = {"lenet": 12, "custom1": 16, "custom2": 12}
+EPOCHS = {"lenet": 12, "custom1": 12, "custom2": 12}
 LEARNING_RATES = {"lenet": 1e-3, "custom1": 2e-3, "custom2": 1e-3}
-SIZES = {"whole": (120, 160), "roi": (64, 64)}
-"""At both, a cell is about 50 pixels wide."""
+SIZES = {"whole": (120, 160), "roi": (96, 96)}
+"""(height, width); a cell is about 50 pixels wide in the first, 80 in the second."""
 
 
 def recipe(model: str, input: Input) -> cfg.ClassifierConfig:
