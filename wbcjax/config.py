@@ -230,6 +230,22 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PretrainConfig:
+    """A first stage for whole images: the same network learns the cells on ROI crops, then goes on from there."""
+
+    epochs: int = 0
+    """Of the first stage; 0 starts from random weights."""
+    image_size: tuple[int, int] = (96, 96)
+    """(height, width) of the crops; best where cells are about as many pixels wide as on the whole images."""
+    learning_rate: float = 1e-3
+
+    def __post_init__(self):
+        _require(self.epochs >= 0, "pretrain.epochs", self.epochs, ">= 0")
+        _require(min(self.image_size) >= 16, "pretrain.image_size", self.image_size, "at least 16 pixels a side")
+        _require(self.learning_rate > 0, "pretrain.learning_rate", self.learning_rate, "> 0")
+
+
+@dataclass(frozen=True)
 class NoiseConfig:
     """The robustness study of the paper's section 4.4: N = I + αG, clipped to [0, 1]."""
 
@@ -255,6 +271,7 @@ class ClassifierConfig:
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     train_on: Literal["files", "originals"] = "files"
     """What TRAIN is: the 9,957 augmented files, or the 277 smears they were made from, each class as often as the
     most frequent one."""
@@ -265,9 +282,25 @@ class ClassifierConfig:
     def __post_init__(self):
         _require_choices(self)
         _require(self.folds >= 2, "folds", self.folds, ">= 2")
+        _require(not self.pretrain.epochs or self.input == "whole", "pretrain.epochs", self.pretrain.epochs,
+                 "0 unless input is whole")
         _require(self.fold is None or 0 <= self.fold < self.folds, "fold", self.fold, f"0..{self.folds - 1} or None")
         _require(self.train.patience is None or self.fold is not None, "train.patience", self.train.patience,
                  "None unless a validation fold is set with --fold")
+
+
+def first_stage(config: ClassifierConfig) -> ClassifierConfig | None:
+    """The run on crops that ``config`` starts from, None if it starts from random weights."""
+    if not config.pretrain.epochs:
+        return None
+    return dataclasses.replace(
+        config,
+        input="roi",
+        model=dataclasses.replace(config.model, image_size=config.pretrain.image_size),
+        optim=dataclasses.replace(config.optim, learning_rate=config.pretrain.learning_rate),
+        train=dataclasses.replace(config.train, epochs=config.pretrain.epochs),
+        pretrain=PretrainConfig(),
+    )
 
 
 def to_dict(config: Any) -> dict:

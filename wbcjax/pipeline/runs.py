@@ -24,6 +24,7 @@ from wbcjax.typing import CLASS_NAMES, Bool, Float, Int
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
 SUMMARY = "summary.json"
+FIRST_STAGE = "first_stage"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +62,15 @@ def train_run(
     *,
     resume: bool = False,
     inputs: Inputs | None = None,
+    start: Path | None = None,
     title: str = "train",
 ) -> bool:
     """Train, and write ``config.json``, ``metrics.jsonl``, ``checkpoints/`` and at the end ``weights.safetensors``.
 
     Args:
       inputs: TRAIN, where the caller has it already; otherwise it is read.
+      start: the finished run of ``first_stage(config)``, where the caller has it; otherwise it is trained in
+        ``first_stage/`` below ``workdir``.
 
     Returns:
       True if the run is complete, False if it was interrupted (its checkpoint is saved).
@@ -89,6 +93,13 @@ def train_run(
                           f"classes: {', '.join(train.class_names)}")
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / CONFIG).write_text(json.dumps(portable(config), indent=1, sort_keys=True))
+    first = cfg.first_stage(config)
+    if first is not None:
+        start = start or workdir / FIRST_STAGE
+        if not is_finished(start, first) and not train_run(first, start, resume=has_checkpoint(start),
+                                                           title=f"{title}, first stage"):
+            return False
+        model = start_from(model, start / WEIGHTS)
     weights = class_weights(train.labels, config.model.num_classes) if config.train.class_weights else None
     head = config.model.head
     started = time.perf_counter()
@@ -112,6 +123,16 @@ def train_run(
                "class_names": train.class_names}
     (workdir / SUMMARY).write_text(json.dumps(summary, indent=1))
     return True
+
+
+def start_from(model: nnx.Module, weights: Path) -> nnx.Module:
+    """``model`` with the weights of another run of the same architecture.
+
+    Raises:
+      CheckpointError: if a tensor differs, as those of LeNet do between image sizes.
+    """
+    graphdef, *like = split(model)
+    return merge(graphdef, *load_weights(weights, tuple(like)), training=True)
 
 
 def train_on(

@@ -95,9 +95,12 @@ def ensure_trained(config: cfg.ClassifierConfig, runs: Path, splits: Splits | No
     """
     folder = run_folder(runs, config)
     if not is_finished(folder, config):
-        train = (splits or Splits()).get(config, "TRAIN")
+        splits = splits or Splits()
+        first = cfg.first_stage(config)
+        start = None if first is None else ensure_trained(first, runs, splits)
+        train = splits.get(config, "TRAIN")
         title = folder.name.rsplit("-", 1)[0]
-        if not train_run(config, folder, resume=has_checkpoint(folder), inputs=train, title=title):
+        if not train_run(config, folder, resume=has_checkpoint(folder), inputs=train, start=start, title=title):
             raise Interrupted(f"{folder}: interrupted and saved; the same command goes on from here")
     return folder
 
