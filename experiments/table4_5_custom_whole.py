@@ -4,9 +4,9 @@
 
 | model   | input         | paper  | target   | wall time, 2 CPU cores |
 |---------|---------------|--------|----------|------------------------|
-| lenet   | whole 120×160 | –      | –        | about 10 min           |
-| custom1 | whole 120×160 | 80 %   | ≥ 80 %   | about 1 h              |
-| custom2 | whole 120×160 | 89.5 % | ≥ 89.5 % | about 1.5 h            |
+| lenet   | whole 160×208 | –      | –        | about 10 min           |
+| custom1 | whole 160×208 | 80 %   | ≥ 80 %   | about 1 h              |
+| custom2 | whole 160×208 | 89.5 % | ≥ 89.5 % | about 1.5 h            |
 
 Trained on all of TRAIN, evaluated once on all 2,487 images of TEST; the setting is ``wbcjax.recipe``.
 """
