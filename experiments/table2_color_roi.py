@@ -1,32 +1,33 @@
-"""Table 2: IoU of the colour ROI, faithful and expanded, on the detector's test images and on all of BCCD.
+"""Table 2, and Figures 7 and 8 behind it: IoU of the colour ROI on the detector's test images and on all of BCCD.
 
-Needs no training; a few seconds. `python experiments/table2_color_roi.py --data.root DATA`
+    python experiments/table2_color_roi.py --data.root ROOT
+
+| variant  | images             | paper | mean IoU | ms an image, one core |
+|----------|--------------------|-------|----------|-----------------------|
+| faithful | 143 of 144 test    | 0.59  | 0.63     | 1.6                   |
+| expanded | 143 of 144 test    | –     | 0.86     | 0.8                   |
+
+Needs no training; about ten seconds. One test image has no annotated white cell and no IoU.
 """
 
-from dataclasses import dataclass, field
-from pathlib import Path
+import sys
+from dataclasses import dataclass
 
-from wbcjax.config import DataConfig
-
-
-@dataclass(frozen=True)
-class Table2:
-    data: DataConfig = field(default_factory=DataConfig)
-    results: Path = Path(__file__).parent / "results"
-    """Folder the results file is written to."""
+from wbcjax import cli
+from wbcjax.cli.experiment import Experiment
 
 
-def main(config: Table2) -> None:
-    from wbcjax.evaluation.results import read_results
-    from wbcjax.pipeline.localisation import color_roi_study
-    from wbcjax.report.render import print_tables
-    from wbcjax.report.tables import build_tables
+@dataclass
+class ColorRoi(Experiment):
+    """The colour ROI, faithful and expanded, against the annotated boxes."""
 
-    color_roi_study(config.data, experiment="table2_color_roi", results=config.results)
-    print_tables(build_tables([read_results(config.results / "table2_color_roi.json")]))
+    name = "table2_color_roi"
+
+    def study(self) -> None:
+        from wbcjax.pipeline.localisation import color_roi_study
+
+        color_roi_study(self.data, experiment=self.name, results=self.results)
 
 
 if __name__ == "__main__":
-    import tyro
-
-    main(tyro.cli(Table2))
+    sys.exit(cli.script(ColorRoi, "table2_color_roi.py"))

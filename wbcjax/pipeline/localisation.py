@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -31,8 +31,13 @@ NOTES = (
 )
 
 
-def color_roi_study(data: cfg.DataConfig, *, experiment: str, results: Path) -> list[dict]:
-    """IoU statistics, distribution, misses and time of both variants; writes ``results/<experiment>.json``."""
+def color_roi_study(
+    data: cfg.DataConfig, *, experiment: str, results: Path, progress: Callable[[int, int], None] | None = None
+) -> list[dict]:
+    """IoU statistics, distribution, misses and time of both variants; writes ``results/<experiment>.json``.
+
+    ``progress`` is told (variants done, variants in all).
+    """
     started = time.perf_counter()
     bccd = voc(data_root(data), strict=False)
     images = load_images(bccd.paths, strict=data.strict)
@@ -42,12 +47,16 @@ def color_roi_study(data: cfg.DataConfig, *, experiment: str, results: Path) -> 
               ALL: list(range(len(bccd)))}
     true = bccd.boxes_of("wbc")
     rows = []
-    for variant, config in VARIANTS.items():
+    for number, (variant, config) in enumerate(VARIANTS.items()):
+        if progress is not None:
+            progress(number, len(VARIANTS))
         found = color_rois(images, config)
         for split, indices in splits.items():
             rows += iou_rows([found[i] for i in indices], [true[i] for i in indices], split=split, variant=variant)
         rows.append(row(model="color", input="whole", split=ALL, variant=variant, metric="ms_per_image",
                         value=ms_per_image(images, config)))
+    if progress is not None:
+        progress(len(VARIANTS), len(VARIANTS))
     write_results(
         results / f"{experiment}.json",
         experiment=experiment,

@@ -121,9 +121,8 @@ def reproduce(preset: Preset, data: cfg.DataConfig, out: Path, console: Console 
         variants = {name: cfg.to_dict(variant) for name, variant in localisation.VARIANTS.items()}
         boxes = localisation.fingerprint(voc(root, strict=False))
         if not is_done(results / "table2_color_roi.json", variants, boxes, stages):
-            with stages.bar("locating", None) as advance:
-                localisation.color_roi_study(data, experiment="table2_color_roi", results=results)
-                advance(1, 1)
+            with stages.bar("locating") as advance:
+                localisation.color_roi_study(data, experiment="table2_color_roi", results=results, progress=advance)
 
     splits = Splits()
     with stages.stage(f"Training {', '.join(preset.models)} on {' and '.join(preset.inputs)}"):
