@@ -81,7 +81,6 @@ def checkpoint(workdir):
     optimizer = loop.make_optimizer(OPTIM, TRAIN.epochs * 3)
     state = loop.init_state(Tiny(), optimizer, OPTIM, TRAIN.seed)
     loaded, _ = Checkpoints(workdir / "checkpoints").restore({**state, "kept": ()})
-    loaded["key"] = jax.random.key_data(loaded["key"])
     return loaded
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -22,6 +23,9 @@ PROGRAM = textwrap.dedent(
     from wbcjax.config import AugmentConfig, OptimConfig, TrainConfig
     from wbcjax.data.device import DeviceStream
     from wbcjax.training import classification_loss, evaluator, fit
+
+    if len(sys.argv) > 2:
+        jax.distributed.initialize(sys.argv[2], 2, int(sys.argv[3]))
 
     class Net(nnx.Module):  # batch norm is where devices would differ, if each took its own mean
         def __init__(self):
@@ -50,9 +54,9 @@ PROGRAM = textwrap.dedent(
 )
 
 
-def start_on(devices, workdir):
+def start_on(devices, workdir, *process):
     env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(workdir)], env=env, text=True,
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(workdir), *process], env=env, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -65,6 +69,22 @@ def result_of(process):
 def test_one_and_four_devices_train_alike(tmp_path):
     """Augmentation, mixup, dropout, global batch norm statistics, evaluation: to float32 rounding."""
     one, four = map(result_of, [start_on(1, tmp_path / "one"), start_on(4, tmp_path / "four")])
+    assert_alike(one, four)
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_train_like_one_device(tmp_path):
+    """Each reads its share of a batch, both evaluate, and one writes the metrics."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    pair = [start_on(2, tmp_path / "two", address, str(index)) for index in (0, 1)]
+    one = result_of(start_on(1, tmp_path / "one"))
+    for two in map(result_of, pair):
+        assert_alike(one, two)
+
+
+def assert_alike(one, four):
     assert (one["devices"], four["devices"]) == (1, 4)
     np.testing.assert_allclose(four["mean"], one["mean"], rtol=1e-4, atol=1e-5)
     assert len(one["lines"]) == len(four["lines"]) == 8

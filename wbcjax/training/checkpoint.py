@@ -62,8 +62,7 @@ class Checkpoints:
                 f"{self.directory}/{self.latest}: damaged, or written with other settings or by another version; "
                 "delete this folder to go on from the step before"
             ) from error
-        # Orbax writes the key's sharding another way; a step compiled for the one would compile again for the other.
-        return jax.device_put(loaded["state"], jax.tree.map(lambda leaf: leaf.sharding, like)), memory
+        return loaded["state"], memory
 
     def _check_structure(self, like: State) -> None:
         """Compare paths and shapes before reading, for a message that names what differs."""

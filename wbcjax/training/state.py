@@ -16,7 +16,9 @@ from jaxtyping import Array, Float
 from wbcjax.config import OptimConfig
 
 State = dict[str, Any]
-"""params, stats (batch norm), opt_state, ema (of params and stats, or empty), step, key."""
+"""params, stats (batch norm), opt_state, ema (of params and stats, or empty), step, key.
+
+The key is its plain data: arrays of keys cannot be placed on the devices of other processes."""
 
 LossFn = Callable[[nnx.Module, Any, Any, Array], tuple[Float[Array, ""], dict[str, Array]]]
 """(model, resident data, batch, key) -> (loss, metrics); augmentation belongs to it, so it runs under jit."""
@@ -49,7 +51,7 @@ def init_state(model: nnx.Module, optimizer: optax.GradientTransformation, confi
         # Another copy: no buffer may be donated twice.
         "ema": jax.tree.map(jnp.copy, ema),
         "step": jnp.zeros((), jnp.int32),
-        "key": jax.random.key(seed),
+        "key": jax.random.key_data(jax.random.key(seed)),
     }
 
 
@@ -69,7 +71,7 @@ def make_step(
     """
 
     def step(state: State, resident: Any, batch: Any) -> tuple[State, dict[str, Array]]:
-        key = jax.random.fold_in(state["key"], state["step"])
+        key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), state["step"])
 
         def objective(params):
             model = merge(graphdef, params, state["stats"], training=True)
