@@ -5,21 +5,27 @@
 Both sides do the same work on the same float32 batch: normalisation, forward pass in training mode (dropout and batch
 statistics), cross-entropy, backward pass, AdamW without decay of biases and scales; no augmentation. PyTorch runs
 eagerly in both memory layouts, with its fused AdamW; the faster layout is the baseline of each case. Before anything
-is timed, both nets must have as many parameters, and with copied weights the same logits and, up to rounding, the same
-loss and gradient norm.
+is timed, both nets must have as many parameters and, with copied weights, the same logits and gradients.
+
+The process keeps freed memory (``wbcjax.training.allocator``), for both sides; ``--default-allocator`` leaves it as it
+is. ``--cpu-time`` runs everything on one thread and counts processor time instead of wall time: it tells little of two
+cores, but hardly depends on what else the machine does.
 """
 
 import functools
+import os
 
 import jax
 import numpy as np
 import optax
 import torch
 from common import Case, arguments, interleave, report
+from flax import nnx
 from torch_nets import NETS, copy_weights
 
 from wbcjax.config import ModelConfig, OptimConfig
 from wbcjax.models import build, parameter_count
+from wbcjax.training.allocator import keep_freed_memory
 from wbcjax.training.optim import make_optimizer
 from wbcjax.training.state import init_state, make_step, merge, split
 
@@ -27,8 +33,6 @@ OPTIM = OptimConfig(schedule="constant", warmup=0.0, clip_norm=None, learning_ra
 
 
 def cross_entropy(model, resident, batch, key):
-    from flax import nnx
-
     logits = model(batch["image"], rngs=nnx.Rngs(key))
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean(), {}
 
@@ -88,7 +92,7 @@ def torch_inference(net, batch, layout):
 
 
 def check_same(model, net, batch, tolerance=1e-4):
-    """Both sides are one network: as many parameters, and equal logits."""
+    """Both sides are one network: as many parameters, equal logits, and as long a gradient (in evaluation mode)."""
     ours, theirs = parameter_count(model), sum(p.numel() for p in net.parameters())
     if ours != theirs:
         raise SystemExit(f"{type(model).__name__}: {ours} parameters here, {theirs} in PyTorch")
@@ -96,7 +100,23 @@ def check_same(model, net, batch, tolerance=1e-4):
     difference = np.abs(logits - torch_inference(net, batch, torch.contiguous_format)().numpy()).max()
     if not difference <= tolerance:
         raise SystemExit(f"{type(model).__name__}: logits differ from PyTorch's by {difference:.2g}")
-    return difference
+
+    graphdef, params, stats = split(model)
+
+    @jax.jit
+    def gradient_norm(params):
+        def loss(params):
+            return cross_entropy(merge(graphdef, params, stats, training=False), {}, batch, jax.random.key(0))[0]
+
+        return optax.global_norm(jax.grad(loss)(params))
+
+    images, labels = torch_batch(batch, torch.contiguous_format)
+    torch.nn.functional.cross_entropy(net(images), labels).backward()
+    norm = torch.stack([p.grad.norm() for p in net.parameters()]).norm().item()
+    relative = abs(float(gradient_norm(params)) / norm - 1)
+    if not relative <= tolerance:
+        raise SystemExit(f"{type(model).__name__}: the gradient's norm differs from PyTorch's by {relative:.2g} of it")
+    return difference, relative
 
 
 LAYOUTS = {"torch contiguous": torch.contiguous_format, "torch channels_last": torch.channels_last}
@@ -104,7 +124,7 @@ OURS = {"train": our_step, "inference": our_inference}
 THEIRS = {"train": torch_step, "inference": torch_inference}
 
 
-def cases_of(name, size, batch_size, rounds):
+def cases_of(name, size, batch_size, rounds, clock):
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.random((batch_size, *size, 3), np.float32),
@@ -119,12 +139,13 @@ def cases_of(name, size, batch_size, rounds):
         copy_weights(model, net)
         return net
 
-    difference = check_same(model, net(), batch)
-    print(f"{name} {size[0]}x{size[1]}: {parameter_count(model):,} parameters; logits differ by {difference:.1e}")
+    logits, gradient = check_same(model, net(), batch)
+    print(f"{name} {size[0]}x{size[1]}: {parameter_count(model):,} parameters on both sides; "
+          f"logits differ by {logits:.1e}, the gradient's norm by {gradient:.1e} of it")
     for mode in ("train", "inference"):
         candidates = {label: THEIRS[mode](net(), batch, layout) for label, layout in LAYOUTS.items()}
         candidates["wbcjax"] = OURS[mode](model, on_device)
-        timing = interleave(candidates, rounds)
+        timing = interleave(candidates, rounds, clock=clock)
         best = min(LAYOUTS, key=timing.median)
         yield Case(f"{name} {mode}, {batch_size} images {size[0]}x{size[1]}", timing, best, batch_size)
 
@@ -134,15 +155,24 @@ def main():
     parser.add_argument("--models", nargs="+", default=list(NETS), choices=list(NETS))
     parser.add_argument("--sizes", nargs="+", default=["120x160", "64x64"], metavar="HxW")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--default-allocator", action="store_true", help="do not keep freed memory")
+    parser.add_argument("--cpu-time", action="store_true", help="one thread, processor time")
     options = parser.parse_args()
+    if not options.default_allocator:
+        keep_freed_memory()
+    if options.cpu_time:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        torch.set_num_threads(1)
     sizes = [tuple(int(s) for s in text.split("x")) for text in options.sizes]
     cases = [
         case
         for name in options.models
         for size in sizes
-        for case in cases_of(name, size, options.batch_size, options.rounds)
+        for case in cases_of(
+            name, size, options.batch_size, options.rounds, "processor" if options.cpu_time else "wall"
+        )
     ]
-    report("classifier_step", cases, options)
+    report("classifier_step" + "_one_thread" * options.cpu_time, cases, options)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,13 @@ class Timing:
     load_after: float
     others: float | None
     """Cores used by other processes meanwhile; None where psutil is not installed."""
+    clock: str = "wall"
+    """``wall``, or ``processor``: time this process computed, which others hardly change."""
 
     @property
     def busy(self) -> bool:
+        if self.clock == "processor":
+            return False
         if self.others is None:  # the load before is all there is to go by: afterwards it holds our own work
             return self.load_before > BUSY_CORES
         return self.others > BUSY_CORES
@@ -73,7 +77,11 @@ def arguments(description: str, rounds: int = 15) -> argparse.ArgumentParser:
 
 
 def interleave(
-    candidates: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 2, min_seconds: float = 0.02
+    candidates: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    warmup: int = 2,
+    min_seconds: float = 0.02,
+    clock: str = "wall",
 ) -> Timing:
     """Time the candidates in turns, each turn long enough to be measured, results waited for.
 
@@ -81,19 +89,20 @@ def interleave(
       candidates: functions that do the same work; what they return is blocked on (``jax.block_until_ready``).
       warmup: calls of each before the first round; the first is timed apart.
       min_seconds: a candidate is called repeatedly in a turn until it takes about this long.
+      clock: ``wall``, or ``processor`` to count only the time that this process computed.
     """
     first_call, repeats = {}, {}
     for name, call in candidates.items():
-        first_call[name] = _seconds(call, 1)
-        warm = min((_seconds(call, 1) for _ in range(warmup - 1)), default=first_call[name])
+        first_call[name] = _seconds(call, 1, clock)
+        warm = min((_seconds(call, 1, clock) for _ in range(warmup - 1)), default=first_call[name])
         repeats[name] = max(1, round(min_seconds / max(warm, 1e-9)))
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     load_before, meter = os.getloadavg()[0], _OtherProcesses()
     for turn in range(rounds):
         # The order is turned round every time, so that no candidate always follows the same one.
         for name in list(candidates)[:: 1 if turn % 2 == 0 else -1]:
-            seconds[name].append(_seconds(candidates[name], repeats[name]))
-    return Timing(seconds, first_call, load_before, os.getloadavg()[0], meter.cores())
+            seconds[name].append(_seconds(candidates[name], repeats[name], clock))
+    return Timing(seconds, first_call, load_before, os.getloadavg()[0], meter.cores(), clock)
 
 
 def report(name: str, cases: Sequence[Case], options: argparse.Namespace) -> None:
@@ -144,11 +153,12 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
                         for i, (cell, w) in enumerate(zip(row, widths, strict=True))))
 
 
-def _seconds(call: Callable[[], Any], repeats: int) -> float:
-    start = time.perf_counter()
+def _seconds(call: Callable[[], Any], repeats: int, clock: str) -> float:
+    now = time.process_time if clock == "processor" else time.perf_counter
+    start = now()
     for _ in range(repeats):
         jax.block_until_ready(call())
-    return (time.perf_counter() - start) / repeats
+    return (now() - start) / repeats
 
 
 class _OtherProcesses:

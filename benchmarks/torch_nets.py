@@ -19,19 +19,20 @@ def _conv_relu_pool(inputs, outputs, kernel=3, padding=1):
 def custom1(size, classes=4):
     widths = (3, 16, 32, 64, 128)
     blocks = [m for k in range(4) for m in _conv_relu_pool(widths[k], widths[k + 1])]
-    cells = (size[0] >> 4) * (size[1] >> 4)
-    dense = nn.Linear(widths[-1] * cells, 128), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(128, classes)
-    return nn.Sequential(Normalise(), *blocks, nn.Flatten(), *dense)
+    dense = nn.Linear(128, 128), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(128, classes)
+    return nn.Sequential(Normalise(), *blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten(), *dense)
 
 
 def custom2(size, classes=4):
     widths = (3, 16, 32, 64, 128, 256, 256)
     blocks = []
     for k in range(6):
-        blocks += nn.Conv2d(widths[k], widths[k + 1], 3, padding=1, bias=False), nn.BatchNorm2d(widths[k + 1])
-        blocks += (nn.ReLU(inplace=True), nn.MaxPool2d(2))[: 1 if k == 5 else 2]
+        blocks.append(nn.Conv2d(widths[k], widths[k + 1], 3, padding=1, bias=False))
+        if k < 5:
+            blocks.append(nn.MaxPool2d(2))
+        blocks += nn.BatchNorm2d(widths[k + 1]), nn.ReLU(inplace=True)
     dense = nn.Linear(256, 128), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(128, classes)
-    return nn.Sequential(Normalise(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *dense)
+    return nn.Sequential(Normalise(), *blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten(), *dense)
 
 
 def lenet(size, classes=4):
