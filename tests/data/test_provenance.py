@@ -80,6 +80,9 @@ def test_damaged_tables(tmp_path):
     path = tmp_path / "provenance.csv"
     with pytest.raises(DataError, match=r"provenance\.csv: no such table; run `wbcjax data provenance`"):
         read_table(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"provenance\.csv: no CSV file"):
+        read_table(path)
     path.write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"provenance\.csv: no provenance table, expected the columns split,"):
         read_table(path)

@@ -121,6 +121,9 @@ def test_kaggle_refuses_what_is_incomplete(kaggle_root):
     labels.write_text(",Image,Category\n,seven,BASOPHIL\n")
     with pytest.raises(DataError, match=r"labels\.csv: line 2 names the image 'seven'"):
         originals(kaggle_root)
+    labels.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"labels\.csv: no CSV file"):
+        originals(kaggle_root)
     labels.unlink()
     with pytest.raises(DataError, match=r"labels\.csv: no such file"):
         originals(kaggle_root)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from wbcjax.errors import DataError
+from wbcjax.files import replacing
 from wbcjax.typing import Image, Images, Size, UInt8
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -199,9 +200,7 @@ def load_images(
     cache_dir = Path(cache_dir).expanduser()
     target = cache_dir / f"images-{_cache_key(paths, size, strict)}.npy"
     if not target.exists():
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        temporary = cache_dir / f".{target.name}.{os.getpid()}.part"
-        try:
+        with replacing(target) as temporary:
             array = _decode(
                 paths,
                 size,
@@ -211,9 +210,6 @@ def load_images(
             )
             array.flush()
             del array
-            os.replace(temporary, target)  # a half-written cache never has the final name
-        finally:
-            temporary.unlink(missing_ok=True)
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 

@@ -71,13 +71,16 @@ def read_labels(root: Path) -> dict[str, str]:
     path = _originals_folder(root) / "labels.csv"
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the data root, or run `wbcjax data download`")
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames is None or {"Image", "Category"} - set(reader.fieldnames):
-            raise DataError(
-                f"{path}: expected the columns Image and Category, found {reader.fieldnames}; download it again"
-            )
-        rows = list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: no CSV file ({error}); download it again") from None
+    if reader.fieldnames is None or {"Image", "Category"} - set(reader.fieldnames):
+        raise DataError(
+            f"{path}: expected the columns Image and Category, found {reader.fieldnames}; download it again"
+        )
     labels = {}
     for number, row in enumerate(rows, start=2):
         image = (row["Image"] or "").strip()

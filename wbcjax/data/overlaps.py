@@ -22,6 +22,7 @@ from wbcjax.data.images import load_images
 from wbcjax.data.provenance import FILE_SIZE, ORIGINAL_SIZE, original_files
 from wbcjax.data.registration import build_index, candidates
 from wbcjax.errors import DataError
+from wbcjax.files import write_text
 
 _TABLE = "overlaps.csv"
 _FEATURES = 600
@@ -115,10 +116,10 @@ def find_overlaps(root: Path, *, progress: bool = False) -> tuple[Overlap, ...]:
 
 
 def write_overlaps(table: Iterable[Overlap], path: Path) -> None:
-    """Write the table as CSV."""
+    """Write the table as CSV, as the package holds it."""
     lines = ["first,second,inliers,dx,dy,same_cell"]
     lines += [f"{o.first},{o.second},{o.inliers},{o.dx},{o.dy},{'yes' if o.same_cell else 'no'}" for o in table]
-    Path(path).write_text("\n".join(lines) + "\n")
+    write_text(Path(path), "\n".join(lines) + "\n")
 
 
 def _same_cell(root: Path, first: str, second: str, dx: int, dy: int) -> bool:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wbcjax.errors import DataError
+from wbcjax.files import replacing
 from wbcjax.typing import Float, Int
 
 COLUMNS = (
@@ -102,7 +102,7 @@ def read_table(path: Path) -> Provenance:
     if path.suffix == ".npz":
         return _from_npz(path.read_bytes())
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if reader.fieldnames is None or set(COLUMNS) - set(reader.fieldnames):
                 raise DataError(
@@ -112,6 +112,8 @@ def read_table(path: Path) -> Provenance:
             rows = list(reader)
     except FileNotFoundError:
         raise DataError(f"{path}: no such table; run `wbcjax data provenance` to make it") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: no CSV file ({error}); run `wbcjax data provenance` to make it again") from None
 
     def integers(column: str) -> np.ndarray:
         return np.array([int(row[column]) for row in rows], np.int32)
@@ -170,9 +172,5 @@ def write_table(table: Provenance, path: Path) -> None:
                     *(f"{v:.4f}" for v in table.affine[i].ravel()),
                 ]
             )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ import jax
 import numpy as np
 
 from wbcjax.errors import DataError
+from wbcjax.files import write_text
 
 Number = int | float | np.number | np.ndarray | jax.Array  # arrays of no axes
 
@@ -139,7 +140,7 @@ def write_results(
     # One line a row: easy to read and to compare.
     body = ",\n".join("    " + json.dumps(r, allow_nan=False) for r in rows)
     if jax.process_index() == 0:
-        _write_atomically(path, f'{head},\n  "rows": [\n{body}\n  ]\n}}\n')
+        write_text(path, f'{head},\n  "rows": [\n{body}\n  ]\n}}\n')
     return path
 
 
@@ -251,16 +252,3 @@ def _check_row(r: Any, where: str) -> None:
         raise DataError(f"{where} has {r['metric']} = {value}; expected {minimum}..{maximum}, not percent")
     if "low" in r and not r["low"] - slack <= value <= r["high"] + slack:
         raise DataError(f"{where} has value {value} outside {r['low']}..{r['high']}; check their order")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from wbcjax.data.synthetic import write_dataset
 from wbcjax.data.voc import voc
 from wbcjax.errors import DataError
 from wbcjax.evaluation.results import environment, read_results
+from wbcjax.files import write_text
 from wbcjax.pipeline import localisation
 from wbcjax.pipeline.counts import counts_study
 from wbcjax.pipeline.inputs import data_root
@@ -37,7 +38,6 @@ from wbcjax.pipeline.studies import (
     run_folder,
 )
 from wbcjax.report.html import write_report
-from wbcjax.report.render import write_text
 from wbcjax.report.tables import load_results
 
 SYNTHETIC_NOTICE = (

@@ -13,8 +13,9 @@ from string import Template
 from typing import Any, Literal, get_args
 
 from wbcjax.errors import DataError
+from wbcjax.files import write_text
 from wbcjax.report.cells import INPUT_NAMES, MODEL_NAMES, combine, percent, setting
-from wbcjax.report.render import origin_table, to_html, write_text
+from wbcjax.report.render import origin_table, to_html
 from wbcjax.report.tables import build_tables, load_results
 
 Section = Literal["data", "roi", "classification", "confusion", "noise", "training", "misread"]

@@ -1,6 +1,5 @@
 """Tables as text: for the console (rich), for Markdown (the README), and for HTML (the report)."""
 
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wbcjax.errors import DataError
+from wbcjax.files import write_text
 from wbcjax.report.cells import Cell, Column, Table
 from wbcjax.report.tables import build_tables, load_results
 
@@ -150,17 +150,6 @@ def update_readme(readme: Path | str, results_dir: Path | str) -> bool:
     if updated != text:
         write_text(readme, updated)
     return updated != text
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all. Missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plain(text: str) -> str:

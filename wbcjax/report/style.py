@@ -4,13 +4,14 @@ Figures are drawn with ``matplotlib.figure.Figure``, never pyplot, so no window 
 is kept open. The ground is always white: the HTML report puts it on a white card in dark mode.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from wbcjax.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,9 +121,7 @@ def save(figure: "Figure", path: Path | str, *, dpi: int = DPI) -> Path:
     The file holds no date or version, so the same figure gives the same bytes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(
             temporary,
             format="png",
@@ -131,7 +130,4 @@ def save(figure: "Figure", path: Path | str, *, dpi: int = DPI) -> Path:
             bbox_inches="tight",
             pad_inches=0.08,
         )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
