@@ -9,7 +9,8 @@ import pytest
 
 from wbcjax import config as cfg
 from wbcjax.data import class_folders, kaggle
-from wbcjax.errors import CheckpointError, ConfigError
+from wbcjax.errors import CheckpointError, ConfigError, DataError
+from wbcjax.pipeline import runs
 from wbcjax.pipeline.inputs import classifier_inputs
 from wbcjax.pipeline.predictor import Run
 from wbcjax.pipeline.runs import (
@@ -84,6 +85,13 @@ def test_the_predictor_takes_large_images_and_gives_boxes_in_their_pixels(finish
     np.testing.assert_allclose(at_large.box, 2 * at_small.box, atol=8)
 
 
+@pytest.mark.parametrize("image", [np.zeros((20, 20, 3), np.float32), np.zeros((20, 20), np.uint8),
+                                   np.zeros((20, 20, 4), np.uint8)])
+def test_the_predictor_refuses_arrays_that_are_no_rgb_image(finished, image):
+    with pytest.raises(DataError, match=r"expected RGB: \(height, width, 3\), uint8"):
+        Run(finished).predict([image])
+
+
 def test_a_folder_with_a_run_is_left_alone(finished, config):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     with pytest.raises(CheckpointError, match="holds a run already; --resume continues it"):
@@ -102,6 +110,26 @@ def test_what_cannot_be_trained_leaves_no_folder(config, tmp_path, change, error
     with pytest.raises(error, match=message):
         train_run(replace(config, **change), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_interrupted_in_its_first_stage_is_resumed_there(config, tmp_path, monkeypatch):
+    two_stages = replace(config, input="whole", model=cfg.ModelConfig(name="custom1", image_size=(16, 16)),
+                         pretrain=cfg.PretrainConfig(1, (16, 16)))
+    real = runs.fit
+    monkeypatch.setattr(runs, "fit", lambda *args, **options: replace(real(*args, **options), interrupted=True))
+    assert not train_run(two_stages, tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="holds a run already; --resume continues it"):
+        train_run(two_stages, tmp_path)
+    assert train_run(two_stages, tmp_path, resume=True)
+    assert is_finished(tmp_path, two_stages) and (tmp_path / "first_stage" / WEIGHTS).is_file()
+
+
+def test_a_checkpoint_that_was_cut_off_is_none(tmp_path):
+    (tmp_path / "checkpoints" / "15.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert not has_checkpoint(tmp_path)
+    (tmp_path / "checkpoints" / "15").mkdir()
+    assert has_checkpoint(tmp_path)
 
 
 def test_resume_needs_something_to_resume(config, tmp_path):
@@ -132,5 +160,9 @@ def test_class_folders_of_other_classes_can_be_trained_on(config, tmp_path):
 
 def test_class_names_without_a_summary(tmp_path, config):
     assert class_names_of(tmp_path / "w.safetensors", config)[0] == "eosinophil"
+    (tmp_path / "summary.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"summary\.json: damaged"):
+        class_names_of(tmp_path, config)
+    (tmp_path / "summary.json").unlink()
     three = replace(config, model=replace(config.model, num_classes=3))
     assert class_names_of(tmp_path, three) == ("class 0", "class 1", "class 2")

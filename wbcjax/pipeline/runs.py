@@ -14,6 +14,7 @@ from wbcjax import config as cfg
 from wbcjax.data.device import DeviceStream
 from wbcjax.data.sets import ClassificationSet
 from wbcjax.errors import CheckpointError, ConfigError
+from wbcjax.files import write_text
 from wbcjax.models import build
 from wbcjax.pipeline.inputs import Inputs, classifier_inputs, inputs_of, train_and_validation
 from wbcjax.training import classification_loss, evaluator, fit, merge, predict_logits, split
@@ -91,8 +92,7 @@ def train_run(
     if len(train.class_names) > config.model.num_classes:
         raise ConfigError(f"model.num_classes = {config.model.num_classes}, but the data has {len(train.class_names)} "
                           f"classes: {', '.join(train.class_names)}")
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / CONFIG).write_text(json.dumps(portable(config), indent=1, sort_keys=True))
+    write_text(workdir / CONFIG, json.dumps(portable(config), indent=1, sort_keys=True))
     first = cfg.first_stage(config)
     if first is not None:
         start = start or workdir / FIRST_STAGE
@@ -113,15 +113,16 @@ def train_run(
         train=config.train,
         workdir=workdir,
         evaluate=None if held_out is None else evaluator(model, held_out.images, held_out.labels, head=head),
-        resume=resume,
+        resume=_has_own_checkpoint(workdir),
         title=title,
     )
     if result.interrupted:
         return False
-    save_weights(workdir / WEIGHTS, result.params, result.stats, portable(config))
     summary = {"steps": result.step, "wall_time": time.perf_counter() - started, **result.metrics,
                "class_names": train.class_names}
-    (workdir / SUMMARY).write_text(json.dumps(summary, indent=1))
+    write_text(workdir / SUMMARY, json.dumps(summary, indent=1))
+    # Last: a run with weights is finished, and takes the names of its classes from the summary.
+    save_weights(workdir / WEIGHTS, result.params, result.stats, portable(config))
     return True
 
 
@@ -164,9 +165,16 @@ def load_run(path: Path) -> tuple[nnx.Module, cfg.ClassifierConfig]:
 
 
 def class_names_of(path: Path, config: cfg.ClassifierConfig) -> tuple[str, ...]:
-    """Names of a run's classes, from the summary beside its weights; the paper's four, or numbers, without one."""
+    """Names of a run's classes, from the summary beside its weights; the paper's four, or numbers, without one.
+
+    Raises:
+      CheckpointError: if the summary is damaged.
+    """
     summary = (path if path.is_dir() else path.parent) / SUMMARY
-    names = json.loads(summary.read_text()).get("class_names", ()) if summary.is_file() else ()
+    try:
+        names = json.loads(summary.read_text(encoding="utf-8"))["class_names"] if summary.is_file() else ()
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{summary}: damaged ({error!r}); delete it to go without the classes' names") from error
     if len(names) == config.model.num_classes:
         return tuple(names)
     if config.model.num_classes == len(CLASS_NAMES):
@@ -175,14 +183,19 @@ def class_names_of(path: Path, config: cfg.ClassifierConfig) -> tuple[str, ...]:
 
 
 def has_checkpoint(workdir: Path) -> bool:
-    """Whether there is a run to resume."""
-    return any((workdir / "checkpoints").glob("[0-9]*"))
+    """Whether there is a run to resume, if only in its first stage."""
+    return _has_own_checkpoint(workdir) or _has_own_checkpoint(workdir / FIRST_STAGE)
 
 
 def predict_split(model: nnx.Module, inputs: Inputs) -> Predictions:
     """Logits of every image of a split."""
     logits = predict_logits(*split(model), np.asarray(inputs.images))
     return Predictions(logits, inputs.labels, inputs.sources, inputs.names, inputs.missed)
+
+
+def _has_own_checkpoint(workdir: Path) -> bool:
+    # Orbax gives what it has not finished writing a longer name.
+    return any(folder.name.isdecimal() for folder in (workdir / "checkpoints").glob("*"))
 
 
 def _check_workdir(workdir: Path, config: cfg.ClassifierConfig, resume: bool) -> None:
