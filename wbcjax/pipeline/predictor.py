@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 
 from wbcjax import config as cfg
 from wbcjax.data.images import read_image, resize
+from wbcjax.errors import DataError
 from wbcjax.pipeline.inputs import FILE_SIZE
 from wbcjax.pipeline.runs import class_names_of, load_run
 from wbcjax.roi import color_roi, crop
@@ -49,26 +50,33 @@ class Run:
         self._weights = split(model)
 
     def predict(self, images: Iterable[Path | str | np.ndarray]) -> list[Prediction]:
-        """Classify files or RGB arrays of any size, each with one cell.
+        """Classify files or RGB arrays (uint8, any size), each with one cell.
 
         Raises:
-          DataError: for a file that is missing, damaged or odd.
+          DataError: for a file that is missing, damaged or odd, or an array that is no RGB image.
         """
-        loaded = [
-            image if isinstance(image, np.ndarray) else read_image(Path(image), strict=self.config.data.strict)
-            for image in images
-        ]
-        boxes = [find_region(image, self.config) for image in loaded]
-        if not loaded:
+        boxes, inputs = [], []
+        for item in images:
+            image = self._image(item)
+            boxes.append(find_region(image, self.config))
+            inputs.append(classifier_input(image, boxes[-1], self.config))
+        if not inputs:
             return []
-        inputs = np.stack([classifier_input(i, box, self.config) for i, box in zip(loaded, boxes, strict=True)])
-        probabilities = self.probabilities(inputs)
+        probabilities = self.probabilities(np.stack(inputs))
         looks_for_regions = self.config.input == "roi"
         return [
             Prediction(self.class_names[int(p.argmax())], dict(zip(self.class_names, p.tolist(), strict=True)), box,
                        looks_for_regions and box is None)
             for p, box in zip(probabilities, boxes, strict=True)
         ]
+
+    def _image(self, item: Path | str | np.ndarray) -> Image:
+        if not isinstance(item, np.ndarray):
+            return read_image(Path(item), strict=self.config.data.strict)
+        if item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3:
+            raise DataError(f"an image of shape {item.shape} and type {item.dtype}; expected RGB: (height, width, 3), "
+                            "uint8 in 0..255")
+        return item
 
     def probabilities(self, inputs: np.ndarray) -> Float[np.ndarray, "n c"]:
         """Probabilities of classifier inputs, uint8 (n, h, w, 3) of the model's size."""
