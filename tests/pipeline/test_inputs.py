@@ -111,3 +111,10 @@ def test_the_data_root_must_be_given_and_exist(tmp_path):
         data_root(cfg.DataConfig(root=None))
     with pytest.raises(DataError, match=r"absent: no such folder \(data\.root\)"):
         data_root(cfg.DataConfig(root=tmp_path / "absent"))
+
+
+def test_originals_that_are_not_known_are_not_made_up(config):
+    inputs = classifier_inputs(config, "TRAIN")
+    strangers = replace(inputs, sources=tuple(f"own{i}" for i in range(len(inputs))))
+    with pytest.raises(DataError, match="no original of class 'eosinophil' is known; use train_on = 'files'"):
+        train_and_validation(replace(config, train_on="originals"), strangers)

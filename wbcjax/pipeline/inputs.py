@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from wbcjax.data.sets import ClassificationSet
 from wbcjax.data.splits import assert_disjoint, grouped_folds
 from wbcjax.data.voc import voc
 from wbcjax.errors import DataError
+from wbcjax.files import replacing
 from wbcjax.ops import boxes as box_ops
 from wbcjax.roi import color_rois, crops
 from wbcjax.typing import CLASS_NAMES, Bool, Box, Float, Images, Int
@@ -125,10 +125,8 @@ def color_regions(items: ClassificationSet, images: Images, config: cfg.Classifi
     if not target.exists():
         found = color_rois(images, config.roi)
         table = np.array([np.full(4, np.nan) if box is None else box for box in found], np.float32).reshape(-1, 4)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(f".{os.getpid()}.npy")
-        np.save(temporary, table)
-        os.replace(temporary, target)
+        with replacing(target) as temporary, temporary.open("wb") as file:
+            np.save(file, table)
     return [None if np.isnan(box).any() else box for box in np.load(target)]
 
 
@@ -160,11 +158,19 @@ def train_and_validation(config: cfg.ClassifierConfig, inputs: Inputs) -> tuple[
 
 def balanced_originals(config: cfg.ClassifierConfig, files: Inputs) -> Inputs:
     """The originals behind ``files``, repeated in turn so that there are as many items as files, the same number of
-    each class."""
+    each class.
+
+    Raises:
+      DataError: if the original of no file of a class is known, as with images of your own.
+    """
     smears = inputs_of(originals(data_root(config.data), "TRAIN"), config)
     wanted = set(files.sources)
     members = np.array([source in wanted for source in smears.sources])
     classes = np.unique(files.labels)
+    for c in classes.tolist():
+        if not (members & (smears.labels == c)).any():
+            raise DataError(f"train_on = 'originals', but no original of class {files.class_names[c]!r} is known; use "
+                            "train_on = 'files'")
     each = len(files) // len(classes)
     chosen = [np.resize(np.flatnonzero(members & (smears.labels == c)), each) for c in classes]
     return smears.subset(np.concatenate(chosen))
