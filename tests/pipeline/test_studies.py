@@ -16,6 +16,7 @@ from wbcjax.models import build
 from wbcjax.pipeline import studies
 from wbcjax.pipeline.counts import counts_study
 from wbcjax.pipeline.presets import PRESETS, preset, recipe
+from wbcjax.pipeline.rows import classification_rows, noise_predictor
 from wbcjax.pipeline.runs import Predictions
 from wbcjax.training import predict_function
 
@@ -46,7 +47,7 @@ def value(rows, **keys) -> float:
 
 
 def test_rows_of_a_classification_by_hand():
-    rows = studies.classification_rows(made_up(), model="custom2", input="roi", split="TEST", roi="color")
+    rows = classification_rows(made_up(), model="custom2", input="roi", split="TEST", roi="color")
     assert value(rows, metric="accuracy") == 13 / 16
     assert value(rows, metric="balanced_accuracy") == pytest.approx((0.5 + 0.75 + 1 + 1) / 4)
     assert value(rows, metric="missed") == 1
@@ -60,7 +61,7 @@ def test_rows_of_a_classification_by_hand():
 
 
 def test_the_papers_figure_stands_only_beside_test():
-    rows = studies.classification_rows(made_up(), model="custom2", input="roi", split="TEST_SIMPLE")
+    rows = classification_rows(made_up(), model="custom2", input="roi", split="TEST_SIMPLE")
     assert not any("paper" in row for row in rows)
 
 
@@ -104,7 +105,7 @@ def test_a_study_trains_once_and_writes_valid_results(config, tmp_path):
 def test_the_noise_predictor_is_the_models_own(config):
     model = build(config.model)
     images = jax.random.uniform(jax.random.key(0), (3, 16, 16, 3))
-    np.testing.assert_allclose(studies.noise_predictor(model)(images), predict_function(model)(images), atol=1e-6)
+    np.testing.assert_allclose(noise_predictor(model)(images), predict_function(model)(images), atol=1e-6)
 
 
 def test_splits_that_share_an_original_are_refused_by_name(config, synthetic_root, tmp_path):

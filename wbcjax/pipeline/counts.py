@@ -9,7 +9,8 @@ from wbcjax import config as cfg
 from wbcjax.data.kaggle import kaggle
 from wbcjax.evaluation.results import row, write_results
 from wbcjax.pipeline.inputs import data_root
-from wbcjax.pipeline.studies import Rows, proven_fingerprint
+from wbcjax.pipeline.rows import Rows
+from wbcjax.pipeline.studies import proven_fingerprint
 from wbcjax.typing import CLASS_NAMES
 
 PAPER_IMAGES = {"TRAIN": (2497, 2483, 2478, 2499), "TEST": (623, 620, 620, 624)}

@@ -1,6 +1,5 @@
 """The paper's tables as studies: each trains or loads what it needs and writes one results file."""
 
-import functools
 import hashlib
 import json
 import time
@@ -8,39 +7,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import jax
-import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 
 from wbcjax import config as cfg
 from wbcjax.data.kaggle import kaggle
-from wbcjax.data.overlaps import shared_cells
 from wbcjax.data.sets import ClassificationSet
 from wbcjax.data.splits import assert_disjoint
 from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.evaluation import classification as metrics
-from wbcjax.evaluation.noise import noise_sweep
-from wbcjax.evaluation.results import PAPER, PAPER_NOISE, row, write_results
-from wbcjax.evaluation.uncertainty import bootstrap
+from wbcjax.evaluation.results import write_results
 from wbcjax.pipeline.inputs import Inputs, classifier_inputs, data_root, train_and_validation
-from wbcjax.pipeline.runs import (
-    Predictions,
-    has_checkpoint,
-    is_finished,
-    load_run,
-    portable,
-    predict_split,
-    train_run,
+from wbcjax.pipeline.rows import (
+    Rows,
+    accuracy_rows,
+    classification_rows,
+    noise_predictor,
+    noise_rows,
+    unshared_rows,
 )
-from wbcjax.training import data_mesh, merge, split
-from wbcjax.typing import CLASS_NAMES, Int
+from wbcjax.pipeline.runs import has_checkpoint, is_finished, load_run, portable, predict_split, train_run
+from wbcjax.typing import CLASS_NAMES
 
-Rows = list[dict]
 Progress = Callable[[int, int], None]
 """Told (runs done, runs in all)."""
-UNSHARED = "TEST, cells not in TRAIN"
-"""The split without the originals whose very cell is also in TRAIN, photographed a second time."""
 
 
 class Interrupted(Exception):
@@ -105,56 +94,6 @@ def ensure_trained(config: cfg.ClassifierConfig, runs: Path, splits: Splits | No
     return folder
 
 
-def classification_rows(predictions: Predictions, *, model: str, input: str, split: str, **extra) -> Rows:
-    """Every classification metric of one run on one split, with intervals over originals within class."""
-    num_classes = len(CLASS_NAMES)
-    labels, classes = predictions.labels, predictions.classes
-    names, counts = metrics.confusion_by_source(labels, classes, predictions.sources, num_classes)
-    total = counts.sum(axis=0)
-    common = {"model": model, "input": input, "split": split, **extra}
-    paper = PAPER.get((model, input, "accuracy")) if split == "TEST" else None
-    rows = [
-        *accuracy_rows(counts, paper=paper, **common),
-        row(**common, metric="ece", value=calibration(predictions)),
-        row(**common, metric="missed", value=int(predictions.missed.sum())),
-    ]
-    for k, name in enumerate(CLASS_NAMES):
-        for metric in ("precision", "recall", "f1"):
-            rows.append(row(**common, metric=metric, class_name=name, value=getattr(metrics, metric)(total)[k]))
-    for i, true in enumerate(CLASS_NAMES):
-        for j, predicted in enumerate(CLASS_NAMES):
-            rows.append(row(**common, metric="confusion", true=true, predicted=predicted, value=total[i, j]))
-    for name, matrix in zip(names, counts, strict=True):
-        true = CLASS_NAMES[int(matrix.sum(axis=1).argmax())]
-        rows.append(row(**common, metric="source_accuracy", source=name, class_name=true,
-                        value=metrics.accuracy(matrix)))
-    return rows
-
-
-def accuracy_rows(counts: Int[np.ndarray, "sources c c"], *, paper: float | None = None, **common) -> Rows:
-    """Accuracy and balanced accuracy, with intervals, from one confusion matrix an original."""
-    return [
-        row(**common, metric="accuracy", paper=paper, **bootstrap(counts, metrics.accuracy)._asdict()),
-        row(**common, metric="balanced_accuracy", **bootstrap(counts, metrics.balanced_accuracy)._asdict()),
-    ]
-
-
-def unshared_rows(predictions: Predictions, train: ClassificationSet, **common) -> Rows:
-    """``accuracy_rows`` on the originals whose cell TRAIN does not show; none if it shows none of them."""
-    names, counts = metrics.confusion_by_source(
-        predictions.labels, predictions.classes, predictions.sources, len(CLASS_NAMES)
-    )
-    seen = {name for pair in shared_cells(train.sources, names) for name in (pair.first, pair.second)}
-    kept = np.array([name not in seen for name in names])
-    return [] if kept.all() else accuracy_rows(counts[kept], split=UNSHARED, **common)
-
-
-def calibration(predictions: Predictions) -> float:
-    """Expected calibration error of the softmax of the logits."""
-    probabilities = np.asarray(jax.nn.softmax(predictions.logits, axis=-1))
-    return float(metrics.expected_calibration_error(probabilities, predictions.labels))
-
-
 def classification_study(
     configs: Sequence[cfg.ClassifierConfig],
     *,
@@ -181,7 +120,8 @@ def classification_study(
         common = {"model": config.model.name, "input": config.input, "seed": config.train.seed}
         common |= {"roi": config.roi_source} if config.input == "roi" else {}
         rows += classification_rows(predictions, split="TEST", **common)
-        rows += unshared_rows(predictions, kaggle(data_root(config.data), "TRAIN"), **common)
+        train = kaggle(data_root(config.data), "TRAIN", strict=config.data.strict)
+        rows += unshared_rows(predictions, train, **common)
         if progress is not None:
             progress(number, len(configs))
     write_results(
@@ -214,11 +154,11 @@ def fold_study(
       ConfigError: if a config holds out no fold.
     """
     started = time.perf_counter()
+    splits = Splits()
     rows: Rows = []
     for variant, config in candidates.items():
         if config.fold is None:
             raise ConfigError(f"fold = None of candidate {variant!r} is impossible: name the fold of TRAIN to hold out")
-        splits = Splits()
         model, _ = load_run(ensure_trained(config, runs, splits))
         _, held_out = train_and_validation(config, splits.get(config, "TRAIN"))
         predictions = predict_split(model, held_out)
@@ -234,7 +174,7 @@ def fold_study(
         config={variant: portable(config) for variant, config in candidates.items()},
         rows=rows,
         seeds=sorted({config.train.seed for config in candidates.values()}),
-        data_fingerprint=data_fingerprint(kaggle(data_root(first.data), "TRAIN")),
+        data_fingerprint=data_fingerprint(kaggle(data_root(first.data), "TRAIN", strict=first.data.strict)),
         wall_time=time.perf_counter() - started,
         notes=notes,
     )
@@ -293,44 +233,6 @@ def noise_study(
         notes=notes,
     )
     return rows
-
-
-def noise_rows(predict, test: Inputs, noise: cfg.NoiseConfig, *, model: str, input: str, roi: str | None) -> Rows:
-    """One accuracy and one retention row for each α, over all seeds; intervals over originals."""
-    mesh = data_mesh()
-    predictions = noise_sweep(
-        predict, np.asarray(test.images), alphas=noise.alphas, seeds=noise.seeds, key=jax.random.key(0),
-        batch_size=64 * mesh.size, sharding=NamedSharding(mesh, PartitionSpec("data")),
-    )
-    clean = None
-    rows = []
-    for alpha, by_seed in zip(noise.alphas, predictions, strict=True):
-        counts = noise_counts(test, by_seed)
-        interval = bootstrap(counts, metrics.accuracy)
-        clean = interval.value if alpha == 0 else clean
-        common = {"model": model, "input": input, "roi": roi, "split": "TEST", "alpha": alpha}
-        paper = PAPER_NOISE.get(alpha) if (model, input) == ("custom2", "roi") else None
-        rows.append(row(**common, metric="accuracy", paper=paper, **interval._asdict()))
-        if clean:
-            rows.append(row(**common, metric="retention", value=interval.value / clean))
-    return rows
-
-
-def noise_counts(test: Inputs, by_seed: Int[np.ndarray, "seeds n"]) -> Int[np.ndarray, "sources c c"]:
-    """Confusion matrices by original, summed over noise seeds."""
-    return sum(
-        metrics.confusion_by_source(test.labels, classes, test.sources, len(CLASS_NAMES))[1] for classes in by_seed
-    )
-
-
-def noise_predictor(model: nnx.Module) -> jax.tree_util.Partial:
-    """Images in [0, 1] to logits; the weights are arguments, so runs of one architecture compile to one program."""
-    graphdef, params, stats = split(model)
-    return jax.tree_util.Partial(functools.partial(_logits, graphdef), params, stats)
-
-
-def _logits(graphdef: nnx.GraphDef, params: dict, stats: dict, images: jax.Array) -> jax.Array:
-    return merge(graphdef, params, stats, training=False)(images)
 
 
 def proven_fingerprint(data: cfg.DataConfig, split: str = "TEST") -> str:
