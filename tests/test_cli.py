@@ -111,6 +111,8 @@ def test_no_verb_prints_the_overview(capsys):
     (["data", "check", "absent"], "absent: no such folder"),
     (["data", "prepare", "absent"], "absent: no such folder"),
     (["data", "provenance", "absent"], "absent: no such folder"),
+    (["data", "provenance", ".", "--out", "absent/x.csv"], "out = absent/x.csv: its folder does not exist"),
+    (["data", "overlaps", "absent"], "absent: no such folder"),
     (["data", "synthetic", "new", "--copies_test", "0"], "synthetic: copies_test = 0 is impossible"),
 ])
 def test_a_wrong_command_is_refused_in_one_line(argv, message, capsys, tmp_path, monkeypatch):

@@ -8,19 +8,12 @@ import difflib
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from wbcjax.errors import ConfigError, WbcjaxError
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C outside of training, by the shell's convention."""
-
-
-class Command(Protocol):
-    """The parsed arguments of a verb."""
-
-    def run(self) -> int:
-        """Do it; returns the exit status."""
 
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -34,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data synthetic": ("wbcjax.cli.data:Synthetic", "draw a small synthetic data root"),
     "data prepare": ("wbcjax.cli.data:Prepare", "write both sets for TensorFlow Datasets"),
     "data provenance": ("wbcjax.cli.data:Provenance", "recompute which original each image was made from"),
+    "data overlaps": ("wbcjax.cli.data:Overlaps", "find again which originals show the same field of view"),
 }
 """Verb -> where its dataclass is, and what it does."""
 

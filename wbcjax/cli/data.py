@@ -18,6 +18,12 @@ def _existing(root: Path) -> Path:
     return root
 
 
+def _check_folder_of(out: Path) -> None:
+    """Before the work: a table that takes minutes must have a place to go."""
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"out = {out}: its folder does not exist; make it, or choose another")
+
+
 @dataclass
 class Download:
     """Get the public archives (BCCD and blood-cells, with --masks the cell masks) and lay them out as a data root.
@@ -132,8 +138,7 @@ class Provenance:
 
         root = _existing(self.root)
         if self.sample is None:
-            if not self.out.absolute().parent.is_dir():
-                raise ConfigError(f"out = {self.out}: its folder does not exist; make it, or choose another")
+            _check_folder_of(self.out)
             table = recompute(root, workers=self.workers, progress=True)
             write_table(table, self.out)
             print(f"{self.out}: {len(table):,} files of {len(table.originals()):,} originals")
@@ -147,3 +152,26 @@ class Provenance:
         same = sum(found.source[found.row(name)] == table.source[table.row(name)] for name in names if name in found)
         print(f"{same} of {len(names)} files are of the original that the table names")
         return 0 if same == len(names) else 1
+
+
+@dataclass
+class Overlaps:
+    """Find again from the images which originals show the same field of view, and which of these the same cell.
+
+    Takes minutes. Folds and the detector's split keep such originals together by the table in the package.
+    """
+
+    root: Root
+    """Data root, with the cell masks."""
+    out: Path = Path("overlaps.csv")
+    """Table to write."""
+
+    def run(self) -> int:
+        from wbcjax.data.overlaps import find_overlaps, write_overlaps
+
+        root = _existing(self.root)
+        _check_folder_of(self.out)
+        pairs = find_overlaps(root, progress=True)
+        write_overlaps(pairs, self.out)
+        print(f"{self.out}: {len(pairs)} pairs of originals, {sum(pair.same_cell for pair in pairs)} of the same cell")
+        return 0

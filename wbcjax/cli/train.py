@@ -61,7 +61,9 @@ class Evaluate:
 
         use_compilation_cache(self.data)
         model, config = load_run(self.run_folder)
-        config = dataclasses.replace(config, data=dataclasses.replace(self.data, strict=config.data.strict))
+        # A run that was trained on converted images is measured on them too.
+        strict = self.data.strict and config.data.strict
+        config = dataclasses.replace(config, data=dataclasses.replace(self.data, strict=strict))
         beside = self.run_folder if self.run_folder.is_dir() else self.run_folder.parent
         out = self.out or beside / f"evaluation_{self.split}.json"
         evaluation_study(model, config, self.split, out)
