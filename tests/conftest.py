@@ -7,6 +7,12 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine makes examples slow, and a gate must judge the change, not the draw of the day:
+# --hypothesis-profile=default searches anew.
+settings.register_profile("wbcjax", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("wbcjax")
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from xml.etree.ElementTree import Element, ParseError
 
-import defusedxml
-import defusedxml.ElementTree
 import numpy as np
 
 from wbcjax.data.images import IMAGE_SUFFIXES, image_size
@@ -129,6 +127,8 @@ def read_annotation(file: Path, images: Path, complain: Complain) -> Annotation:
     Raises:
       DataError: no VOC annotation, or its image is missing.
     """
+    import defusedxml.ElementTree  # here, so that training on a bare machine can do without
+
     try:
         tree = defusedxml.ElementTree.parse(file).getroot()
     except defusedxml.DefusedXmlException:
