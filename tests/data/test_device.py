@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wbcjax.data.device import DeviceStream, fetch
@@ -22,6 +22,7 @@ def take(s, batches):
     return [next(s)["index"].tolist() for _ in range(batches)]
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 40), batch_size=st.integers(1, 40), seed=st.integers(0, 2**31))
 def test_no_item_twice_an_epoch_and_all_where_batches_divide(n, batch_size, seed):
     batch_size = min(batch_size, n)

@@ -25,7 +25,7 @@ from wbcjax.training.early_stopping import EarlyStopping
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), dtype=np.uint8)
 LABELS = np.arange(12) % 3
 NAMES = [f"cell_{i}.png" for i in range(12)]
-TRAIN = TrainConfig(epochs=4, batch_size=4, log_every=2)  # three steps an epoch
+TRAIN = TrainConfig(epochs=4, batch_size=4, log_every=2, label_smoothing=0.0, mixup=0.0)  # three steps an epoch
 OPTIM = OptimConfig(learning_rate=0.01, ema_decay=0.9)
 TIMES = ("images_per_second", "input_wait", "compile_seconds")
 

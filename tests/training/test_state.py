@@ -14,6 +14,7 @@ from wbcjax.training import classification_loss, merge, split
 from wbcjax.training.optim import make_optimizer
 from wbcjax.training.state import eval_weights, init_state, make_step
 
+TRAIN = TrainConfig(label_smoothing=0.0, mixup=0.0)
 PLAIN = OptimConfig(name="sgd", learning_rate=0.1, schedule="constant", warmup=0.0, weight_decay=0.0, clip_norm=None,
                     ema_decay=None, accumulate=1)
 
@@ -108,7 +109,7 @@ def test_two_accumulated_batches_are_one_of_twice_the_size():
     data = jax.tree.map(jnp.asarray, data)
     halves = [jax.tree.map(lambda x: x[:4], data), jax.tree.map(lambda x: x[4:], data)]
     model = build(ModelConfig(name="lenet", image_size=(16, 16)))
-    loss_fn = classification_loss(NO_AUGMENT, TrainConfig(), num_classes=4)
+    loss_fn = classification_loss(NO_AUGMENT, TRAIN, num_classes=4)
     config = replace(PLAIN, clip_norm=0.5, weight_decay=0.01)
     one, _ = steps(model, config, loss_fn, [data] * 2)
     two, _ = steps(model, replace(config, accumulate=2), loss_fn, halves * 2)
@@ -124,7 +125,7 @@ def test_half_precision_keeps_float32_parameters_and_loss_and_trains():
     data = {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
     model = build(ModelConfig(name="lenet", image_size=(16, 16), dtype="bfloat16"))
     optim = OptimConfig(learning_rate=3e-3, schedule="constant", ema_decay=0.9)
-    loss_fn = classification_loss(NO_AUGMENT, TrainConfig(), num_classes=4)
+    loss_fn = classification_loss(NO_AUGMENT, TRAIN, num_classes=4)
     states, metrics = steps(model, optim, loss_fn, [data] * 60)
     float_types = {leaf.dtype for leaf in jax.tree.leaves((states[-1]["params"], states[-1]["ema"]))}
     assert float_types == {jnp.dtype("float32")}
