@@ -85,6 +85,7 @@ def test_no_verb_prints_the_overview(capsys):
 @pytest.mark.parametrize(("argv", "message"), [
     (["trian"], "there is no verb 'trian'; did you mean 'train'?"),
     (["data", "chekc"], "there is no verb 'data chekc'; did you mean 'data check'?"),
+    (["dta", "check"], "there is no verb 'dta'; did you mean 'data check'?"),
     (["xyz"], "there is no verb 'xyz'; the verbs are: reproduce, train"),
     (["train", "--train.epohcs", "3"], "unrecognized options: --train.epohcs, 3; perhaps you meant --train.epochs INT"),
     (["train", "--train.epochs", "ten"], "--train.epochs: expected a whole number, got 'ten'"),

@@ -113,8 +113,7 @@ def test_what_cannot_be_trained_leaves_no_folder(config, tmp_path, change, error
 
 
 def test_a_run_interrupted_in_its_first_stage_is_resumed_there(config, tmp_path, monkeypatch):
-    two_stages = replace(config, input="whole", model=cfg.ModelConfig(name="custom1", image_size=(16, 16)),
-                         pretrain=cfg.PretrainConfig(1, (16, 16)))
+    two_stages = replace(config, input="whole", pretrain=cfg.PretrainConfig(1, config.model.image_size))
     real = runs.fit
     monkeypatch.setattr(runs, "fit", lambda *args, **options: replace(real(*args, **options), interrupted=True))
     assert not train_run(two_stages, tmp_path)

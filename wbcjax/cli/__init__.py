@@ -81,7 +81,7 @@ def _dispatch(argv: list[str]) -> int:
     verb, rest = " ".join(argv[:words]), argv[words:]
     if verb not in VERBS:
         known = [name for name in VERBS if not group or name in group]
-        close = difflib.get_close_matches(verb, known, n=1)
+        close = difflib.get_close_matches(verb, known, n=1) or difflib.get_close_matches(" ".join(argv[:2]), known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; the verbs are: {', '.join(known)}"
         raise ConfigError(f"there is no verb {verb!r}{hint}")
     from wbcjax.cli.parse import parse

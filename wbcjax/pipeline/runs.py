@@ -17,8 +17,9 @@ from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.files import write_text
 from wbcjax.models import build
 from wbcjax.pipeline.inputs import Inputs, classifier_inputs, inputs_of, train_and_validation
-from wbcjax.training import classification_loss, evaluator, fit, merge, predict_logits, split
+from wbcjax.training import classification_loss, data_mesh, evaluator, fit, merge, predict_logits, split
 from wbcjax.training.classifier import class_weights
+from wbcjax.training.mesh import check_batch_size
 from wbcjax.training.weights import load_weights, read_config, save_weights
 from wbcjax.typing import CLASS_NAMES, Bool, Float, Int
 
@@ -89,6 +90,7 @@ def train_run(
     if config.train.batch_size > len(train):
         raise ConfigError(f"train.batch_size = {config.train.batch_size} is more than the {len(train)} training "
                           "images; lower it")
+    check_batch_size(config.train.batch_size, data_mesh())
     if len(train.class_names) > config.model.num_classes:
         raise ConfigError(f"model.num_classes = {config.model.num_classes}, but the data has {len(train.class_names)} "
                           f"classes: {', '.join(train.class_names)}")
