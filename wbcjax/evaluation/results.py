@@ -31,7 +31,8 @@ from wbcjax.files import write_text
 Number = int | float | np.number | np.ndarray | jax.Array  # arrays of no axes
 
 MODELS = ("lenet", "custom1", "custom2", "vgg16", "resnet50", "inception_v3", "color", "mask_rcnn_vgg16",
-          "mask_rcnn_resnet50", "mask_rcnn_compact")
+          "mask_rcnn_resnet50", "mask_rcnn_compact", "data")
+"""Who a figure belongs to; ``data`` is no model, but the data set itself."""
 
 INPUTS = ("whole", "roi")
 """What the model sees. A localiser (``color``, ``mask_rcnn_*``) sees the whole image."""

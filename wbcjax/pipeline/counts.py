@@ -25,8 +25,7 @@ def counts_study(data: cfg.DataConfig, *, experiment: str, results: Path) -> Row
     for split, items in sets.items():
         counts = np.bincount(items.labels, minlength=len(CLASS_NAMES))
         for name, count, paper in zip(CLASS_NAMES, counts.tolist(), PAPER_IMAGES[split], strict=True):
-            # "color" stands in the results' list of models; what is counted belongs to none of them.
-            rows.append(row(model="color", input="whole", split=split, metric="images", class_name=name, value=count,
+            rows.append(row(model="data", input="whole", split=split, metric="images", class_name=name, value=count,
                             paper=paper))
     originals = ", ".join(f"{len(set(items.sources))} {split}" for split, items in sets.items())
     write_results(
