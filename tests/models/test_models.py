@@ -192,3 +192,11 @@ def test_parameters_follow_the_seed(name):
 def test_an_unknown_model_names_those_there_are():
     with pytest.raises(ConfigError, match=r"model\.name = 'vgg99' is unknown; the models are: custom1, custom2, lenet"):
         build(ModelConfig(name="vgg99"))
+
+
+def test_images_too_small_for_the_pooling_are_refused():
+    with pytest.raises(ConfigError, match=r"model\.image_size = \(31, 40\) is too small for custom2"):
+        build(ModelConfig(name="custom2", image_size=(31, 40)))
+    for name, model in MODELS.items():
+        config = ModelConfig(name=name, image_size=(model.min_size, model.min_size))
+        assert build(config)(jnp.zeros((1, *config.image_size, 3))).shape == (1, 4)

@@ -15,10 +15,14 @@ def build(config: ModelConfig, seed: int = 0) -> Classifier:
     """The model of ``config`` with parameters drawn from ``seed``, built under jit (eager building is slow).
 
     Raises:
-      ConfigError: if there is no model of that name.
+      ConfigError: if there is no model of that name, or the images are too small for it.
     """
     if config.name not in MODELS:
         raise ConfigError(f"model.name = {config.name!r} is unknown; the models are: {', '.join(sorted(MODELS))}")
+    smallest = MODELS[config.name].min_size
+    if min(config.image_size) < smallest:
+        raise ConfigError(f"model.image_size = {config.image_size} is too small for {config.name}: expected at least "
+                          f"{smallest} pixels a side")
     return nnx.jit(lambda: MODELS[config.name](config, rngs=nnx.Rngs(seed)))()
 
 

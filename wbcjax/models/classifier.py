@@ -23,6 +23,9 @@ class Classifier(nnx.Module):
     dropout are an argument, so a step stays a pure function of its key.
     """
 
+    min_size = 16
+    """Smallest height and width at which every intermediate has a pixel."""
+
     def _build_head(self, config: ModelConfig, features: int, dropout: float, rngs: nnx.Rngs) -> None:
         self.num_features = features
         self.dropout = nnx.Dropout(dropout if config.dropout is None else config.dropout)

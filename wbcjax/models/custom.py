@@ -61,6 +61,7 @@ class CustomCNN2(Classifier):
 
     filters = (16, 32, 64, 128, 256, 256)
     hidden = 128
+    min_size = 32
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(config.dtype)
