@@ -121,7 +121,7 @@ def test_conv_under_vmap_over_images_and_kernels():
 
 
 def test_conv_module_adds_its_bias_in_its_dtype():
-    conv = Conv(3, 16, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    conv = Conv(3, 16, dtype=jnp.dtype(jnp.bfloat16), rngs=nnx.Rngs(0))
     conv.bias[...] = jnp.arange(16.0)
     x = normal(0, 2, 6, 7, 3)
     y = conv(x)

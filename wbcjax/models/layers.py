@@ -81,7 +81,7 @@ def _kernel_gradient(x, g, kernel_shape, padding):
     """Sum over chunks of images of the convolution of input channels (as images) with output gradients (as kernels)."""
     batch = x.shape[0]
     most = min(batch, max(2, CHUNK_ELEMENTS * batch // max(x.size, 1)))
-    chunk = max(n for n in range(1, most + 1) if batch % n == 0)
+    chunk = max((n for n in range(1, most + 1) if batch % n == 0), default=1)
     kh, kw, inputs, outputs = kernel_shape
 
     def add_chunk(total, images):
@@ -135,9 +135,8 @@ def conv2d(
 
 
 def _windows(x):
-    """The four members of each 2×2 window, in reading order; an odd last row or column is left out."""
-    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    return [x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1)]
+    """The four members of each 2×2 window, in reading order."""
+    return [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
 
 
 @jax.custom_vjp
@@ -147,21 +146,17 @@ def _max_pool_2x2(x):
 
 def _max_pool_forward(x):
     y = _max_pool_2x2(x)
-    return y, (x, y)
+    first, second, third, _ = (member == y for member in _windows(x))
+    # Which member is the first maximum: all that the gradient needs, in a sixteenth of the memory of x.
+    return y, jnp.where(first, 0, jnp.where(second, 1, jnp.where(third, 2, 3))).astype(jnp.int8)
 
 
-def _max_pool_backward(residuals, g):
+def _max_pool_backward(which, g):
     """The whole gradient goes to the first maximum in reading order, as select-and-scatter sends it."""
-    x, y = residuals
-    taken = jnp.zeros(y.shape, bool)
-    parts = []
-    for member in _windows(x):
-        first = (member == y) & ~taken
-        taken |= first
-        parts.append(jnp.where(first, g, 0))
     b, h, w, c = g.shape
-    dx = jnp.stack(parts, axis=3).reshape(b, h, w, 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, c)
-    return (jnp.pad(dx, ((0, 0), (0, x.shape[1] - 2 * h), (0, x.shape[2] - 2 * w), (0, 0))),)
+    members = jnp.arange(4, dtype=jnp.int8).reshape(2, 1, 2, 1)
+    dx = jnp.where(which[:, :, None, :, None] == members, g[:, :, None, :, None], jnp.zeros((), g.dtype))
+    return (dx.reshape(b, 2 * h, 2 * w, c),)
 
 
 _max_pool_2x2.defvjp(_max_pool_forward, _max_pool_backward)
@@ -172,7 +167,9 @@ def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
     Values and gradients, ties included, are bit-equal to ``nnx.max_pool(x, (2, 2), (2, 2))``.
     """
-    return _max_pool_2x2(x) if jax.default_backend() == "cpu" else nnx.max_pool(x, (2, 2), strides=(2, 2))
+    if jax.default_backend() != "cpu":
+        return nnx.max_pool(x, (2, 2), strides=(2, 2))
+    return _max_pool_2x2(x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2])
 
 
 class Conv(nnx.Module):
