@@ -26,11 +26,11 @@ class Experiment:
     def run(self) -> int:
         """Run the study and print its tables; an interruption is saved, and no error."""
         from wbcjax.evaluation.results import read_results
-        from wbcjax.pipeline.compilation import use_compilation_cache
+        from wbcjax.pipeline.process import set_up_process
         from wbcjax.pipeline.studies import Interrupted
         from wbcjax.report.tables import build_tables
 
-        use_compilation_cache(self.data)
+        set_up_process(self.data)
         try:
             self.study()
         except Interrupted as stopped:

@@ -23,12 +23,12 @@ class Predict:
 
     def run(self) -> int:
         from wbcjax.config import DataConfig
-        from wbcjax.pipeline.compilation import use_compilation_cache
+        from wbcjax.pipeline.process import set_up_process
         from wbcjax.pipeline.predictor import Run
 
         if not self.images:
             raise ConfigError("predict needs image files after the run: wbcjax predict RUN IMAGE...")
-        use_compilation_cache(DataConfig())
+        set_up_process(DataConfig())
         predictions = Run(self.run_folder).predict(self.images)
         for path, prediction in zip(self.images, predictions, strict=True):
             box = None if prediction.box is None else [round(v, 1) for v in prediction.box.tolist()]

@@ -30,7 +30,7 @@ class Reproduce:
     """Folder for results, figures, runs and report.html. None makes runs/reproduce-PRESET."""
 
     def run(self) -> int:
-        from wbcjax.pipeline.compilation import use_compilation_cache
+        from wbcjax.pipeline.process import set_up_process
         from wbcjax.pipeline.presets import preset
         from wbcjax.pipeline.reproduce import SYNTHETIC_NOTICE, reproduce
         from wbcjax.pipeline.studies import Interrupted
@@ -39,7 +39,7 @@ class Reproduce:
         if self.preset == "paper" and self.data.root is None:
             raise ConfigError("--preset paper needs the real data: give --data.root FOLDER; "
                               "`wbcjax data download FOLDER` gets it")
-        use_compilation_cache(self.data)
+        set_up_process(self.data)
         try:
             outcome = reproduce(preset(self.preset), self.data, self.out or Path("runs") / f"reproduce-{self.preset}")
         except Interrupted as stopped:

@@ -26,11 +26,11 @@ class Train:
     """Go on from the newest checkpoint of the folder."""
 
     def run(self) -> int:
-        from wbcjax.pipeline.compilation import use_compilation_cache
+        from wbcjax.pipeline.process import set_up_process
         from wbcjax.pipeline.runs import WEIGHTS, train_run
 
         config = self.config
-        use_compilation_cache(config.data)
+        set_up_process(config.data)
         workdir = self.workdir or Path("runs") / f"{config.model.name}-{config.input}"
         if not train_run(config, workdir, resume=self.resume, title=config.model.name):
             print(f"wbcjax: interrupted, and saved in {workdir}; the same command with --resume --workdir {workdir} "
@@ -54,12 +54,12 @@ class Evaluate:
 
     def run(self) -> int:
         from wbcjax.evaluation.results import read_results
-        from wbcjax.pipeline.compilation import use_compilation_cache
+        from wbcjax.pipeline.process import set_up_process
         from wbcjax.pipeline.runs import load_run
         from wbcjax.pipeline.studies import evaluation_study
         from wbcjax.report.tables import build_tables
 
-        use_compilation_cache(self.data)
+        set_up_process(self.data)
         model, config = load_run(self.run_folder)
         # A run that was trained on converted images is measured on them too.
         strict = self.data.strict and config.data.strict
