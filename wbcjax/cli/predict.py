@@ -23,8 +23,8 @@ class Predict:
 
     def run(self) -> int:
         from wbcjax.config import DataConfig
-        from wbcjax.pipeline.process import set_up_process
         from wbcjax.pipeline.predictor import Run
+        from wbcjax.pipeline.process import set_up_process
 
         if not self.images:
             raise ConfigError("predict needs image files after the run: wbcjax predict RUN IMAGE...")

@@ -30,8 +30,8 @@ class Reproduce:
     """Folder for results, figures, runs and report.html. None makes runs/reproduce-PRESET."""
 
     def run(self) -> int:
-        from wbcjax.pipeline.process import set_up_process
         from wbcjax.pipeline.presets import preset
+        from wbcjax.pipeline.process import set_up_process
         from wbcjax.pipeline.reproduce import SYNTHETIC_NOTICE, reproduce
         from wbcjax.pipeline.studies import Interrupted
         from wbcjax.report.tables import build_tables
