@@ -184,22 +184,24 @@ def _gather(features, level, usable, start, size, out, sampling_ratio):
     shape, offset = jnp.asarray(shapes)[level], jnp.asarray(offsets)[level]
 
     def neighbours(start, size, bins, extent):
-        """Index and weight of the two neighbours of each sample along an axis."""
+        """Index and weight of the two neighbours of each sample along an axis, both (bins, 2 * sampling_ratio)."""
         position, inside = _samples(start, size, bins, sampling_ratio, extent)
         low = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, extent - 1)
-        upper = position - low
-        scale = inside / sampling_ratio
-        return ((low, (1 - upper) * scale), (jnp.minimum(low + 1, extent - 1), upper * scale))
+        upper, scale = position - low, inside / sampling_ratio
+        index = jnp.stack([low, jnp.minimum(low + 1, extent - 1)], axis=-1)
+        weight = jnp.stack([(1 - upper) * scale, upper * scale], axis=-1)
+        return index.reshape(bins, -1), weight.reshape(bins, -1)
 
     def one(start, size, shape, offset, usable):
-        y = neighbours(start[0], size[0], out[0], shape[0])
-        x = neighbours(start[1], size[1], out[1], shape[1])
-        total = 0
-        for row, row_weight in y:
-            for column, column_weight in x:
-                values = flat.at[offset + row[:, None] * shape[1] + column].get(mode="promise_in_bounds")
-                total += (row_weight[:, None] * column_weight)[:, :, None] * values
-        bins = total.reshape(out[0], sampling_ratio, out[1], sampling_ratio, channels).sum((1, 3))
+        y, wy = neighbours(start[0], size[0], out[0], shape[0])
+        x, wx = neighbours(start[1], size[1], out[1], shape[1])
+        rows = offset + y * shape[1]
+        bins = 0
+        # One sum over all neighbours of a bin's samples: the compiler makes it one loop that stores the bins alone.
+        for i in range(rows.shape[1]):
+            for j in range(x.shape[1]):
+                values = flat.at[rows[:, i, None] + x[:, j]].get(mode="promise_in_bounds")  # (p, q, C)
+                bins += (wy[:, i, None] * wx[:, j])[:, :, None] * values
         return jnp.where(usable, bins, 0).astype(flat.dtype)
 
     return jax.lax.map(lambda args: one(*args), (start, size, shape, offset, usable), batch_size=CHUNK)
