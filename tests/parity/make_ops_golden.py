@@ -30,7 +30,8 @@ def load_torchvision():
     import torch
 
     try:
-        torch.ops.load_library(Path(spec.origin).parent / "_C.so")
+        for extension in Path(spec.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(extension)
     except OSError:
         # Its import wants to extend operators that the C++ part would have declared.
         library = torch.library.Library("torchvision", "DEF")
