@@ -202,8 +202,11 @@ class TrainConfig:
     """The training loop."""
 
     epochs: int = 20
+    """Passes over the training images."""
     batch_size: int = 64
+    """Images a step, over all devices."""
     seed: int = 0
+    """Of the initial weights, the order of the images and every random change."""
     label_smoothing: float = 0.1
     mixup: float = 0.0
     """Mixup (Zhang et al. 2018): parameter of the Beta distribution from which the share of a second image and its
@@ -263,6 +266,7 @@ class ClassifierConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     input: Literal["whole", "roi"] = "roi"
+    """What the model sees: the whole image, or a crop of the region of interest."""
     roi_source: Literal["color", "oracle"] = "color"
     """Where the crops come from: the colour ROI, or the true boxes mapped through the provenance table."""
     roi: ColorRoiConfig = ColorRoiConfig()
@@ -276,6 +280,7 @@ class ClassifierConfig:
     """What TRAIN is: the 9,957 augmented files, or the 277 smears they were made from, each class as often as the
     most frequent one."""
     folds: int = 5
+    """Into how many folds TRAIN is cut."""
     fold: int | None = None
     """Which fold of TRAIN (grouped by original) is held out for validation; None trains on all of TRAIN."""
 

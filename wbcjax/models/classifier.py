@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -64,6 +65,4 @@ def normalise(x: Float[Array, "b h w 3"], dtype: jnp.dtype) -> Float[Array, "b h
 
 def parameter_count(model: nnx.Module) -> int:
     """Number of trainable parameters."""
-    import jax
-
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
