@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wbcjax import config as cfg
-from wbcjax.config_values import convert, describe
+from wbcjax.config.values import convert, describe
 from wbcjax.errors import ConfigError
 
 GOLDEN = Path(__file__).parent / "golden"

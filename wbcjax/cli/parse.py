@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wbcjax import config as cfg
-from wbcjax.config_values import convert
+from wbcjax.config.values import convert
 from wbcjax.errors import ConfigError
 
 T = TypeVar("T")

@@ -1,0 +1,140 @@
+"""A classification experiment: network, augmentation, stages, noise study."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wbcjax.config.base import require, require_choices
+from wbcjax.config.data import ColorRoiConfig, CropConfig, DataConfig
+from wbcjax.config.training import OptimConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network, and how it computes."""
+
+    name: str = "custom2"
+    num_classes: int = 4
+    image_size: tuple[int, int] = (80, 80)
+    """(height, width) of the input; the paper does not state its own."""
+    head: Literal["softmax", "sigmoid"] = "softmax"
+    """The paper ends in a sigmoid layer over four exclusive classes; softmax cross-entropy is the default here."""
+    dropout: float | None = None
+    """None keeps the model's own rate."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters, logits and losses stay float32."""
+
+    def __post_init__(self):
+        require_choices(self, "model.")
+        require(self.num_classes >= 2, "model.num_classes", self.num_classes, ">= 2")
+        require(min(self.image_size) >= 16, "model.image_size", self.image_size, "at least 16 pixels a side")
+        require(self.dropout is None or 0 <= self.dropout < 1, "model.dropout", self.dropout, "0 <= rate < 1")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of a training image; zero or False switches one off."""
+
+    flip: bool = True
+    rotation: float = 180.0
+    """Largest angle in degrees, either way; a cell has no upright position."""
+    shift: float = 0.08
+    """Largest shift as a fraction of the size."""
+    shear: float = 0.1
+    """Largest shear (tangent)."""
+    scale: float = 0.2
+    """Zoom by a factor in [1 - scale, 1 + scale]."""
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.15
+    hue: float = 0.015
+    """Largest turn of the hue circle, as a fraction of a full turn."""
+    stain: float = 0.06
+    """Standard deviation of the random gain of each stain in optical density (hematoxylin, eosin, residual)."""
+    noise: float = 0.0
+    """Largest standard deviation of additive Gaussian noise, on images in [0, 1]."""
+
+    def __post_init__(self):
+        for f in dataclasses.fields(self):
+            if f.name != "flip":
+                require(getattr(self, f.name) >= 0, f"augment.{f.name}", getattr(self, f.name), ">= 0")
+        require(self.scale < 1, "augment.scale", self.scale, "< 1")
+
+
+NO_AUGMENT = AugmentConfig(False, *([0.0] * 10))
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A first stage for whole images: the same network learns the cells on ROI crops, then goes on from there."""
+
+    epochs: int = 0
+    """Of the first stage; 0 starts from random weights."""
+    image_size: tuple[int, int] = (96, 96)
+    """(height, width) of the crops; best where cells are about as many pixels wide as on the whole images."""
+    learning_rate: float = 1e-3
+
+    def __post_init__(self):
+        require(self.epochs >= 0, "pretrain.epochs", self.epochs, ">= 0")
+        require(min(self.image_size) >= 16, "pretrain.image_size", self.image_size, "at least 16 pixels a side")
+        require(self.learning_rate > 0, "pretrain.learning_rate", self.learning_rate, "> 0")
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """The robustness study of the paper's section 4.4: N = I + αG, clipped to [0, 1]."""
+
+    alphas: tuple[float, ...] = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
+    seeds: int = 3
+
+    def __post_init__(self):
+        require(all(a >= 0 for a in self.alphas) and self.alphas != (), "noise.alphas", self.alphas, "values >= 0")
+        require(self.seeds >= 1, "noise.seeds", self.seeds, ">= 1")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """One classification experiment: a model on whole images or on ROI crops."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    input: Literal["whole", "roi"] = "roi"
+    """What the model sees: the whole image, or a crop of the region of interest."""
+    roi_source: Literal["color", "oracle"] = "color"
+    """Where the crops come from: the colour ROI, or the true boxes mapped through the provenance table."""
+    roi: ColorRoiConfig = ColorRoiConfig()
+    crop: CropConfig = CropConfig()
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    train_on: Literal["files", "originals"] = "files"
+    """What TRAIN is: the 9,957 augmented files, or the 277 smears they were made from, each class as often as the
+    most frequent one."""
+    folds: int = 5
+    """Into how many folds TRAIN is cut."""
+    fold: int | None = None
+    """Which fold of TRAIN (grouped by original) is held out for validation; None trains on all of TRAIN."""
+
+    def __post_init__(self):
+        require_choices(self)
+        require(self.folds >= 2, "folds", self.folds, ">= 2")
+        require(not self.pretrain.epochs or self.input == "whole", "pretrain.epochs", self.pretrain.epochs,
+                 "0 unless input is whole")
+        require(self.fold is None or 0 <= self.fold < self.folds, "fold", self.fold, f"0..{self.folds - 1} or None")
+        require(self.train.patience is None or self.fold is not None, "train.patience", self.train.patience,
+                 "None unless a validation fold is set with --fold")
+
+
+def first_stage(config: ClassifierConfig) -> ClassifierConfig | None:
+    """The run on crops that ``config`` starts from, None if it starts from random weights."""
+    if not config.pretrain.epochs:
+        return None
+    return dataclasses.replace(
+        config,
+        input="roi",
+        model=dataclasses.replace(config.model, image_size=config.pretrain.image_size),
+        optim=dataclasses.replace(config.optim, learning_rate=config.pretrain.learning_rate),
+        train=dataclasses.replace(config.train, epochs=config.pretrain.epochs),
+        pretrain=PretrainConfig(),
+    )
