@@ -7,7 +7,7 @@ there.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ WIDE_CHANNELS = 48
 CHUNK_ELEMENTS = 2**17
 """The kernel gradient is summed over chunks of images with at most this many input values, which stay in the cache."""
 
+HE_NORMAL = nnx.initializers.he_normal()
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -184,11 +185,12 @@ class Conv(nnx.Module):
         stride: int = 1,
         padding: str | Sequence[tuple[int, int]] = "SAME",
         use_bias: bool = True,
+        kernel_init: Callable = HE_NORMAL,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         shape = (kernel_size, kernel_size, in_features, out_features)
-        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), shape, jnp.float32))
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros((out_features,), jnp.float32)) if use_bias else None
         self.strides = (stride, stride)
         self.padding = padding
