@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from wbcjax.config import AugmentConfig
+from wbcjax.config import AugmentConfig, DetectionAugmentConfig
 
 _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
 _STAINS /= np.linalg.norm(_STAINS, axis=1, keepdims=True)
@@ -66,7 +66,9 @@ def random_affine(key: PRNGKeyArray, size: tuple[int, int], config: AugmentConfi
     return jnp.concatenate([linear, (centre + shift - (linear * centre).sum(axis=1))[:, None]], axis=1)
 
 
-def jitter_color(key: PRNGKeyArray, image: Float[Array, "h w 3"], config: AugmentConfig) -> Float[Array, "h w 3"]:
+def jitter_color(
+    key: PRNGKeyArray, image: Float[Array, "h w 3"], config: AugmentConfig | DetectionAugmentConfig
+) -> Float[Array, "h w 3"]:
     """Random brightness and contrast (factors), saturation (factor about luma) and hue (turn), each in one draw."""
     draws = jax.random.uniform(key, (4,), minval=-1.0)
     image = image * (1 + config.brightness * draws[0])
@@ -86,10 +88,11 @@ def jitter_stain(key: PRNGKeyArray, image: Float[Array, "h w 3"], sigma: float) 
     return jnp.exp(-_mix(density, jnp.einsum("ij,j,jk->ik", _UNMIX, gains, _STAINS, precision="highest")))
 
 
-def _augment_one(key, image, config):
-    geometry, color, stain, noise, strength = jax.random.split(key, 5)
-    if config.flip or config.rotation or config.shift or config.shear or config.scale:
-        image = warp_affine(image, random_affine(geometry, image.shape[:2], config))
+def photometric(
+    keys: PRNGKeyArray, image: Float[Array, "h w 3"], config: AugmentConfig | DetectionAugmentConfig
+) -> Float[Array, "h w 3"]:
+    """Colour, stain and noise, from four keys; the result lies in [0, 1]."""
+    color, stain, noise, strength = keys
     if config.brightness or config.contrast or config.saturation or config.hue:
         image = jitter_color(color, image, config)
     if config.stain:
@@ -98,6 +101,13 @@ def _augment_one(key, image, config):
         sigma = config.noise * jax.random.uniform(strength)
         image = image + sigma * jax.random.normal(noise, image.shape)
     return jnp.clip(image, 0, 1)
+
+
+def _augment_one(key, image, config):
+    keys = jax.random.split(key, 5)
+    if config.flip or config.rotation or config.shift or config.shear or config.scale:
+        image = warp_affine(image, random_affine(keys[0], image.shape[:2], config))
+    return photometric(keys[1:], image, config)
 
 
 @functools.partial(jax.jit, static_argnames="config")

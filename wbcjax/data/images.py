@@ -7,7 +7,7 @@ applied, since boxes and masks refer to the stored pixels).
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -158,8 +158,8 @@ def resize(image: Image, size: Size) -> UInt8[np.ndarray, "new_height new_width 
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
 
 
-def _cache_key(paths: Sequence[Path], size: Size | None, strict: bool) -> str:
-    digest = hashlib.sha256(repr((size, strict)).encode())
+def _cache_key(paths: Sequence[Path], size: Size | None, strict: bool, fit: Callable) -> str:
+    digest = hashlib.sha256(repr((size, strict, fit.__qualname__)).encode())
     for path in paths:
         try:
             stat = path.stat()
@@ -173,6 +173,7 @@ def load_images(
     paths: Sequence[Path],
     size: Size | None = None,
     *,
+    fit: Callable[[Image, Size], Image] = resize,
     strict: bool = True,
     cache_dir: Path | None = None,
     progress: bool = False,
@@ -182,6 +183,7 @@ def load_images(
     Args:
       paths: the files, in the order of the result.
       size: (height, width) to resize to; None needs all files to be of one size already.
+      fit: the function (image, size) that does it.
       strict: as in ``read_image``.
       cache_dir: keep the result there as one ``.npy`` file and map it into memory (read-only) the next time.
         Its name depends on every path, modification time and file size, so a changed file is decoded again.
@@ -195,15 +197,16 @@ def load_images(
         height, width = size or (0, 0)
         return np.empty((0, height, width, 3), np.uint8)
     if cache_dir is None:
-        return _decode(paths, size, strict, progress, lambda shape: np.empty(shape, np.uint8))
+        return _decode(paths, size, fit, strict, progress, lambda shape: np.empty(shape, np.uint8))
 
     cache_dir = Path(cache_dir).expanduser()
-    target = cache_dir / f"images-{_cache_key(paths, size, strict)}.npy"
+    target = cache_dir / f"images-{_cache_key(paths, size, strict, fit)}.npy"
     if not target.exists():
         with replacing(target) as temporary:
             array = _decode(
                 paths,
                 size,
+                fit,
                 strict,
                 progress,
                 lambda shape: np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape),
@@ -213,7 +216,7 @@ def load_images(
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 
-def _decode(paths, size, strict, progress, allocate) -> np.ndarray:
+def _decode(paths, size, fit, strict, progress, allocate) -> np.ndarray:
     from rich.console import Console
     from rich.progress import track
 
@@ -228,7 +231,7 @@ def _decode(paths, size, strict, progress, allocate) -> np.ndarray:
                 f"{paths[index]}: {image.shape[1]}×{image.shape[0]} pixels, while {paths[0].name} has "
                 f"{shape[1]}×{shape[0]}; give a size to resize to"
             )
-        out[index] = resize(image, shape)
+        out[index] = fit(image, shape)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         futures = pool.map(decode, range(len(paths)))

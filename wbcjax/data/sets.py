@@ -125,6 +125,28 @@ class DetectionSet:
             )
         return self.subset([index[name] for name in names])
 
+    def of_classes(self, class_names: Sequence[str]) -> "DetectionSet":
+        """The boxes of ``class_names`` alone, labelled in that order; images without any stay.
+
+        Raises:
+          DataError: the set has none of these classes.
+        """
+        if not set(class_names) & set(self.class_names):
+            raise DataError(
+                f"none of the classes {', '.join(class_names)} is in this set; its classes are "
+                f"{', '.join(self.class_names)}"
+            )
+        index = np.array([class_names.index(n) if n in class_names else -1 for n in self.class_names], np.int32)
+        kept = [index[labels] >= 0 for labels in self.labels]
+        return DetectionSet(
+            self.paths,
+            tuple(boxes[keep] for boxes, keep in zip(self.boxes, kept, strict=True)),
+            tuple(index[labels[keep]] for labels, keep in zip(self.labels, kept, strict=True)),
+            tuple(class_names),
+            self.sizes,
+            None if self.masks is None else tuple(m[keep] for m, keep in zip(self.masks, kept, strict=True)),
+        )
+
     def boxes_of(self, class_name: str) -> tuple[Float[np.ndarray, "_ 4"], ...]:
         """The boxes of one class in each file.
 

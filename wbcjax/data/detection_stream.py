@@ -1,0 +1,31 @@
+"""Detection data on the device: images, boxes and masks lie there, and a batch is a vector of indices."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from wbcjax.data.device import DeviceStream
+from wbcjax.data.instances import DetectionArrays
+from wbcjax.typing_detection import Instances
+
+
+class DetectionStream(DeviceStream):
+    """Endless shuffled batches of resident images with their true objects; order, position and shares of processes
+    as in ``DeviceStream``."""
+
+    def __init__(self, arrays: DetectionArrays, batch_size: int, seed: int):
+        """Hold the arrays.
+
+        Raises:
+          ConfigError: if a batch does not fit in the data.
+        """
+        super().__init__(arrays.images, arrays.labels, arrays.names, batch_size=batch_size, seed=seed)
+        self.resident |= {"sizes": arrays.sizes} | arrays.instances._asdict()
+
+
+def fetch_instances(
+    resident: dict[str, Array], batch: dict[str, Array]
+) -> tuple[Float[Array, "b h w 3"], Int[Array, "b 2"], Instances]:
+    """Images in [0, 1], their sizes on the canvas, and the true objects of a batch of indices; under jit."""
+    part = {name: array[batch["index"]] for name, array in resident.items()}
+    images = part["images"].astype(jnp.float32) / 255
+    return images, part["sizes"], Instances(*(part[field] for field in Instances._fields))
