@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from wbcjax.config import AugmentConfig, DetectionAugmentConfig
 
@@ -89,7 +89,7 @@ def jitter_stain(key: PRNGKeyArray, image: Float[Array, "h w 3"], sigma: float) 
 
 
 def photometric(
-    keys: PRNGKeyArray, image: Float[Array, "h w 3"], config: AugmentConfig | DetectionAugmentConfig
+    keys: Key[Array, "4"], image: Float[Array, "h w 3"], config: AugmentConfig | DetectionAugmentConfig
 ) -> Float[Array, "h w 3"]:
     """Colour, stain and noise, from four keys; the result lies in [0, 1]."""
     color, stain, noise, strength = keys
