@@ -1,0 +1,61 @@
+"""Second stage, masks (He et al. 2017, section 3): a mask for each class inside each box."""
+
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from wbcjax.config import MaskHeadConfig
+from wbcjax.models.layers import HE_NORMAL, Conv
+
+
+class Deconv(nnx.Module):
+    """Transposed convolution of 2×2 with stride 2: each pixel becomes four, by one matrix product.
+
+    ``kernel[i, j]`` makes the pixel in row i and column j of the four, so there is nothing to turn around when weights
+    come from PyTorch: ``weight.transpose(2, 3, 0, 1)``.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(HE_NORMAL(rngs.params(), (2, 2, inputs, outputs), jnp.float32) * 2)
+        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
+        y = jnp.einsum("nhwi,abio->nhawbo", x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        n, h, _, w, _, o = y.shape
+        return y.reshape(n, 2 * h, 2 * w, o) + self.bias[...].astype(self.dtype)
+
+
+class MaskHead(nnx.Module):
+    """3×3 convolutions, a transposed one that doubles the size, and a logit for each class and pixel."""
+
+    def __init__(self, config: MaskHeadConfig, channels: int, classes: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        widths = (channels, *[config.channels] * config.convs)
+        self.convs = nnx.List([Conv(widths[i], widths[i + 1], dtype=dtype, rngs=rngs) for i in range(config.convs)])
+        self.deconv = Deconv(widths[-1], config.channels, dtype=dtype, rngs=rngs)
+        self.logits = Conv(config.channels, classes + 1, 1, kernel_init=nnx.initializers.normal(0.01), dtype=dtype,
+                           rngs=rngs)
+
+    def __call__(self, features: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 classes"]:
+        """Logits, float32, at twice the size; channel 0 (the background) is never used, channel k + 1 is class k."""
+        for conv in self.convs:
+            features = nnx.relu(conv(features))
+        return self.logits(nnx.relu(self.deconv(features))).astype(jnp.float32)
+
+
+def mask_of_class(
+    logits: Float[Array, "*b p p classes"], labels: Int[Array, "*b"]
+) -> Float[Array, "*b p p"]:
+    """The channel of each box's own logit label (0 is the background)."""
+    return jnp.take_along_axis(logits, labels[..., None, None, None], axis=-1)[..., 0]
+
+
+def mask_loss(
+    logits: Float[Array, "b k p p"], targets: Float[Array, "b k p p"], positive: Bool[Array, "b k"]
+) -> Float[Array, ""]:
+    """Binary cross-entropy of the masks of the positive proposals, averaged over pixels; 0 without any."""
+    used = positive[..., None, None]
+    losses = optax.sigmoid_binary_cross_entropy(logits, jnp.where(used, targets, 0))
+    pixels = jnp.maximum(positive.sum(), 1) * logits.shape[-1] * logits.shape[-2]
+    return jnp.where(used, losses, 0).sum() / pixels
