@@ -154,6 +154,23 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, make_stream, step
     assert_equal(checkpoint(tmp_path / "half"), checkpoint(tmp_path / "whole"))
 
 
+def test_a_resumed_run_with_frozen_parameters_equals_one_that_never_stopped(tmp_path):
+    train = replace(TRAIN, epochs=3, patience=5)
+    options = {"train": train, "frozen": ("norms", "dense/bias")}
+    whole = run(tmp_path / "whole", evaluate=losses(0.3, 0.2, 0.1), **options)
+    ask = lambda: signal.raise_signal(signal.SIGTERM)  # noqa: E731
+    run(tmp_path / "half", stopping_after(device_stream(), 5, ask), evaluate=losses(0.3), **options)
+    with pytest.raises(CheckpointError, match=r"another optimiser: opt_state .*dense\.bias"):
+        run(tmp_path / "half", train=train, evaluate=losses(), resume=True)
+    rest = run(tmp_path / "half", evaluate=losses(0.2, 0.1), resume=True, **options)
+    assert_equal((rest.params, rest.stats), (whole.params, whole.stats))
+    assert records(tmp_path / "half") == records(tmp_path / "whole")
+    before = split(Tiny())[1]
+    assert_equal(rest.params["norms"], before["norms"])
+    assert_equal(rest.params["dense"]["bias"], before["dense"]["bias"])
+    assert np.abs(rest.params["dense"]["kernel"] - before["dense"]["kernel"]).max() > 1e-3
+
+
 def test_resuming_after_a_crash_repeats_the_steps_since_the_last_checkpoint(whole, tmp_path):
     class Crash(Exception):
         pass

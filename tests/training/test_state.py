@@ -9,10 +9,11 @@ import pytest
 from flax import nnx
 
 from wbcjax.config import NO_AUGMENT, ModelConfig, OptimConfig, TrainConfig
+from wbcjax.errors import ConfigError
 from wbcjax.models import build
 from wbcjax.training import classification_loss, merge, split
 from wbcjax.training.optim import make_optimizer
-from wbcjax.training.state import eval_weights, init_state, make_step
+from wbcjax.training.state import eval_weights, init_state, join, make_step, partition
 
 TRAIN = TrainConfig(label_smoothing=0.0, mixup=0.0)
 PLAIN = OptimConfig(name="sgd", learning_rate=0.1, schedule="constant", warmup=0.0, weight_decay=0.0, clip_norm=None,
@@ -36,11 +37,24 @@ def squares(model, resident, batch, key):
     return (model(batch["x"]) ** 2).mean(), {"draw": jax.random.uniform(key)}
 
 
-def steps(model, config, loss_fn, batches, seed=0):
+class Layers(nnx.Module):
+    """x times eleven weights and an offset in a chain: ``layers/1`` and ``layers/10`` begin alike."""
+
+    def __init__(self):
+        self.layers = nnx.List([nnx.Linear(1, 1, rngs=nnx.Rngs(i)) for i in range(11)])
+        self.head = nnx.Linear(1, 1, rngs=nnx.Rngs(11))
+
+    def __call__(self, x):
+        for layer in [*self.layers, self.head]:
+            x = layer(x) + 0.1
+        return x
+
+
+def steps(model, config, loss_fn, batches, seed=0, frozen=()):
     """All states, from the first, and the metrics of each step."""
     optimizer = make_optimizer(config, 100)
-    state = init_state(model, optimizer, config, seed)
-    step = make_step(split(model)[0], optimizer, loss_fn, config)
+    state = init_state(model, optimizer, config, seed, frozen)
+    step = make_step(split(model)[0], optimizer, loss_fn, config, frozen)
     states, metrics = [jax.tree.map(jnp.copy, state)], []
     for batch in batches:
         state, values = step(state, {}, batch)
@@ -141,3 +155,72 @@ def test_splitting_and_merging_is_the_identity():
     assert jax.tree.structure((params, stats)) == jax.tree.structure(again[1:])
     jax.tree.map(np.testing.assert_array_equal, (params, stats), again[1:])
     assert {type(leaf) for leaf in jax.tree.leaves((params, stats))} == {type(jnp.zeros(1))}
+
+
+def test_partition_goes_by_whole_components_and_join_undoes_it():
+    params = split(Layers())[1]
+    trained, fixed = partition(params, ("layers/1", "head/bias"))
+    assert {name: set(part) for name, part in fixed.items()} == {"layers": {1}, "head": {"bias"}}
+    assert set(trained["layers"]) == {0, *range(2, 11)}
+    assert set(trained["head"]) == {"kernel"}
+    assert jax.tree.structure(join(trained, fixed)) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, join(trained, fixed), params)
+    assert partition(params, ()) == (params, {})
+
+
+@pytest.mark.parametrize("name", ["layer", "layers/11", "backbone/layers", "layers/1/kern", ""])
+def test_a_path_of_no_parameter_cannot_be_frozen(name):
+    with pytest.raises(ConfigError, match=f"no parameter to freeze below '{name}': paths here begin with head, layers"):
+        partition(split(Layers())[1], ("head", name))
+
+
+def test_something_must_be_left_to_train():
+    with pytest.raises(ConfigError, match="freezing layers, head leaves no parameter to train"):
+        partition(split(Layers())[1], ("layers", "head"))
+
+
+@pytest.mark.parametrize(("name", "accumulate"), [("adamw", 1), ("sgd", 2)])
+def test_frozen_parameters_keep_every_bit_and_the_rest_trains(name, accumulate):
+    optim = replace(PLAIN, name=name, weight_decay=0.5, ema_decay=0.3, clip_norm=1e-3, accumulate=accumulate)
+    frozen = ("layers/1", "layers/3/kernel")
+    states, metrics = steps(Layers(), optim, squares, [batch(1.0, -2.0)] * 4, frozen=frozen)
+    first, last = states[0], states[-1]
+    for kept in (last["params"], last["ema"]["params"]):
+        jax.tree.map(np.testing.assert_array_equal, partition(kept, frozen)[1], partition(first["params"], frozen)[1])
+        moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), partition(kept, frozen)[0],
+                             partition(first["params"], frozen)[0])
+        assert min(jax.tree.leaves(moved)) > 0
+    assert metrics[-1]["loss"] != metrics[0]["loss"]
+
+
+def test_frozen_parameters_have_no_optimiser_state_and_no_part_in_the_norms():
+    """Against the gradient of the whole: the norm over the trained part, and its clipped update."""
+    config = replace(PLAIN, clip_norm=1e-3)
+    model = Layers()
+    states, (metrics,) = steps(model, config, squares, [batch(1.0)], frozen=("layers",))
+    graphdef, params, stats = split(model)
+    output = lambda p: merge(graphdef, p, stats, training=True)(batch(1.0)["x"])  # noqa: E731
+    head = jax.grad(lambda p: (output(p) ** 2).mean())(params)["head"]
+    norm = float(np.hypot(head["kernel"].item(), head["bias"].item()))
+    assert metrics["gradient_norm"] == pytest.approx(norm, rel=1e-5)
+    assert norm > 2e-3
+    moved = states[1]["params"]["head"]["bias"] - params["head"]["bias"]
+    assert moved.item() == pytest.approx(-0.1 * 1.9 * 1e-3 * head["bias"].item() / norm, rel=1e-4)
+    after = states[1]["params"]["head"]
+    assert metrics["parameter_norm"] == pytest.approx(np.hypot(after["kernel"].item(), after["bias"].item()), rel=1e-5)
+    momentum = {leaf.shape for leaf in jax.tree.leaves(states[1]["opt_state"]) if leaf.ndim}
+    assert momentum == {(1,), (1, 1)}
+    assert len([leaf for leaf in jax.tree.leaves(states[1]["opt_state"]) if leaf.ndim]) == 2
+
+
+def test_the_gradient_of_frozen_kernels_is_not_computed():
+    """The compiled step of a chain whose lower half is frozen is as if that half were no parameters."""
+    optimizer = make_optimizer(PLAIN, 10)
+
+    def matrix_products(frozen):
+        state = init_state(Layers(), optimizer, PLAIN, 0, frozen)
+        step = make_step(split(Layers())[0], optimizer, squares, PLAIN, frozen)
+        return str(jax.make_jaxpr(step)(state, {}, batch(1.0))).count("dot_general")
+
+    assert matrix_products(()) == 12 + 12 + 11  # forward, kernels, inputs but the first
+    assert matrix_products(("layers",)) == 12 + 1

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from wbcjax.config import OptimConfig, TrainConfig
+from wbcjax.config import LoopConfig, OptimConfig
 from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.training.checkpoint import Checkpoints
 from wbcjax.training.early_stopping import EarlyStopping
@@ -60,9 +60,10 @@ def fit(
     loss_fn: LossFn,
     *,
     optim: OptimConfig,
-    train: TrainConfig,
+    train: LoopConfig,
     workdir: Path,
     evaluate: Evaluate | None = None,
+    frozen: tuple[str, ...] = (),
     resume: bool = False,
     title: str = "train",
 ) -> FitResult:
@@ -72,8 +73,12 @@ def fit(
     return with ``interrupted`` set; ``resume`` continues from the newest checkpoint to results bit-identical to an
     uninterrupted run on the same devices. Resuming a run that is over returns its result again.
 
+    Parameters whose path begins with one of ``frozen`` (``"backbone/layer1"``) keep their values; see
+    ``state.partition``.
+
     Raises:
-      ConfigError: if the batch cannot be split over the devices, or early stopping has nothing to watch.
+      ConfigError: if the batch cannot be split over the devices, early stopping has nothing to watch, or ``frozen``
+        names no parameter or all of them.
       CheckpointError: if ``workdir`` holds checkpoints and ``resume`` is not set, or none and it is.
       NonFiniteError: as soon as loss, gradient or parameters are not finite; the last checkpoint is kept.
     """
@@ -84,8 +89,8 @@ def fit(
     steps_per_epoch, total = stream.steps_per_epoch, train.epochs * stream.steps_per_epoch
     optimizer = make_optimizer(optim, total)
     learning_rates = jax.vmap(make_schedule(optim, total))(jnp.arange(total) // optim.accumulate).tolist()
-    step_fn = make_step(split(model)[0], optimizer, loss_fn, optim)
-    state = replicate(init_state(model, optimizer, optim, train.seed), mesh)
+    step_fn = make_step(split(model)[0], optimizer, loss_fn, optim, frozen)
+    state = replicate(init_state(model, optimizer, optim, train.seed, frozen), mesh)
     kept = EarlyStopping(train.patience, eval_weights(state))
     watch, throughput = Watch(stream.names), Throughput(stream.batch_size)
     step = 0

@@ -14,9 +14,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wbcjax.config import OptimConfig
+from wbcjax.errors import ConfigError
 
 State = dict[str, Any]
-"""params, stats (batch norm), opt_state, ema (of params and stats, or empty), step, key.
+"""params, stats (batch norm), opt_state (of the params to train), ema (of params and stats, or empty), step, key.
 
 The key is its plain data: arrays of keys cannot be placed on the devices of other processes."""
 
@@ -40,14 +41,54 @@ def merge(graphdef: nnx.GraphDef, params: dict, stats: dict, *, training: bool) 
     return model
 
 
-def init_state(model: nnx.Module, optimizer: optax.GradientTransformation, config: OptimConfig, seed: int) -> State:
-    """A fresh state of ``model``, whose own arrays it copies: the step donates its input, and so destroys it."""
+def partition(params: dict, frozen: tuple[str, ...]) -> tuple[dict, dict]:
+    """The parameters to train, and those that keep their values, as two nested dicts; ``join`` undoes it.
+
+    Args:
+      frozen: beginnings of paths, such as ``"backbone/layer1"``, of whole components: this one spares ``layer10``.
+
+    Raises:
+      ConfigError: if a beginning fits no parameter, or nothing is left to train.
+    """
+    if not frozen:
+        return params, {}
+    flat = nnx.traversals.flatten_mapping(params)
+    below = lambda path, name: "/".join([*map(str, path), ""]).startswith(f"{name}/")  # noqa: E731
+    for name in frozen:
+        if not any(below(path, name) for path in flat):
+            known = sorted({str(path[0]) for path in flat})
+            raise ConfigError(f"no parameter to freeze below {name!r}: paths here begin with {', '.join(known)}")
+    fixed = {path: value for path, value in flat.items() if any(below(path, name) for name in frozen)}
+    trained = {path: value for path, value in flat.items() if path not in fixed}
+    if not trained:
+        raise ConfigError(f"freezing {', '.join(frozen)} leaves no parameter to train; freeze fewer")
+    return nnx.traversals.unflatten_mapping(trained), nnx.traversals.unflatten_mapping(fixed)
+
+
+def join(params: dict, others: dict) -> dict:
+    """One nested dict of both; where both have an array, that of ``others``."""
+    flatten = nnx.traversals.flatten_mapping
+    return nnx.traversals.unflatten_mapping({**flatten(params), **flatten(others)})
+
+
+def init_state(
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    config: OptimConfig,
+    seed: int,
+    frozen: tuple[str, ...] = (),
+) -> State:
+    """A fresh state of ``model``, whose own arrays it copies: the step donates its input, and so destroys it.
+
+    Raises:
+      ConfigError: as ``partition`` does.
+    """
     _, params, stats = jax.tree.map(jnp.copy, split(model))
     ema = {"params": params, "stats": stats} if config.ema_decay else {}
     return {
         "params": params,
         "stats": stats,
-        "opt_state": optimizer.init(params),
+        "opt_state": optimizer.init(partition(params, frozen)[0]),
         # Another copy: no buffer may be donated twice.
         "ema": jax.tree.map(jnp.copy, ema),
         "step": jnp.zeros((), jnp.int32),
@@ -61,26 +102,34 @@ def eval_weights(state: State) -> tuple[dict, dict]:
 
 
 def make_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, loss_fn: LossFn, config: OptimConfig
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    loss_fn: LossFn,
+    config: OptimConfig,
+    frozen: tuple[str, ...] = (),
 ) -> Callable[[State, Any, Any], tuple[State, dict[str, Array]]]:
     """The jitted step: (state, resident, batch) -> (state, metrics).
 
-    The metrics are ``loss``, ``gradient_norm`` and ``parameter_norm`` after the step, and those of ``loss_fn``.
+    The metrics are ``loss``, ``gradient_norm`` and ``parameter_norm`` after the step, and those of ``loss_fn``. Only
+    parameters that are trained have a gradient, an update and a part in the norms; those at ``frozen`` paths stay bit
+    for bit what they are.
 
     The state is donated. Everything random derives from the state's key and step, so a resumed run repeats exactly.
     """
 
     def step(state: State, resident: Any, batch: Any) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), state["step"])
+        trained, fixed = partition(state["params"], frozen)
 
-        def objective(params):
-            model = merge(graphdef, params, state["stats"], training=True)
+        def objective(trained):
+            model = merge(graphdef, join(trained, fixed), state["stats"], training=True)
             loss, metrics = loss_fn(model, resident, batch, key)
             return loss, (metrics, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
-        (loss, (metrics, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state["params"])
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
+        (loss, (metrics, stats)), grads = jax.value_and_grad(objective, has_aux=True)(trained)
+        updates, opt_state = optimizer.update(grads, state["opt_state"], trained)
+        trained = optax.apply_updates(trained, updates)
+        params = join(trained, fixed)
         ema = state["ema"]
         if config.ema_decay:
             # Young averages forget faster, so that the initial weights do not linger; one update counts once.
@@ -89,6 +138,7 @@ def make_step(
             decay = jnp.where((state["step"] + 1) % config.accumulate == 0, decay, 1.0)
             current = {"params": params, "stats": stats}
             ema = jax.tree.map(lambda average, new: average * decay + new * (1 - decay), ema, current)
+            ema["params"] = join(ema["params"], fixed)  # an average of equal numbers may be off by a rounding error
         new = {
             "params": params,
             "stats": stats,
@@ -97,7 +147,7 @@ def make_step(
             "step": state["step"] + 1,
             "key": state["key"],
         }
-        norms = {"gradient_norm": optax.tree.norm(grads), "parameter_norm": optax.tree.norm(params)}
+        norms = {"gradient_norm": optax.tree.norm(grads), "parameter_norm": optax.tree.norm(trained)}
         return new, {"loss": loss, **norms, **metrics}
 
     return jax.jit(step, donate_argnums=0)
