@@ -16,7 +16,6 @@ from wbcjax.data.sets import DetectionSet
 from wbcjax.data.synthetic import Smears
 from wbcjax.errors import DataError
 from wbcjax.files import replacing
-from wbcjax.ops.boxes import clip, large_enough
 from wbcjax.ops.masks import crop_to_box
 from wbcjax.typing import DETECTION_CLASS_NAMES, Bool, Float, Image, Images, Int, Size
 from wbcjax.typing_detection import Instances
@@ -109,19 +108,12 @@ def _pack(part: DetectionSet, canvas: Size, max_instances: int | None, cache_dir
     """Sizes, scales, boxes, labels, valid and masks."""
     counts = [len(boxes) for boxes in part.boxes]
     slots = max(counts, default=0) or 1 if max_instances is None else max_instances
-    for name, boxes, size, count in zip(part.names, part.boxes, part.sizes, counts, strict=True):
+    part.require_areas()  # an empty box has no regression target, one that is not finite makes every loss NaN
+    for name, count in zip(part.names, counts, strict=True):
         if count > slots:
             raise DataError(
                 f"{name}: {count} boxes, more than the {slots} slots of an image; set max_instances to "
                 f"{max(counts)} or None"
-            )
-        # An empty box has no regression target, one that is not finite makes every loss NaN.
-        usable = np.isfinite(boxes).all(axis=1) & large_enough(clip(boxes, size), 0)
-        if not usable.all():
-            number = int(np.argmin(usable))
-            raise DataError(
-                f"{name}: box {number} {tuple(boxes[number].tolist())} has no area in the {size[1]}×{size[0]} image; "
-                f"correct or remove it"
             )
     fits = [fit(size, canvas) for size in part.sizes]
     sizes = np.array([size for size, _ in fits], np.int32).reshape(-1, 2)

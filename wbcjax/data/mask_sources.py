@@ -22,6 +22,7 @@ from wbcjax.typing import Bool, Box, Boxes, Float, Image, Int, Size
 WHITE_CELLS = "wbc"
 MIN_IOU = 0.5
 """Least overlap of a box with the bounding box of its published mask."""
+_MIN_SOLID = 0.8  # share of its convex hull that a whole cell fills
 _MIN_FILLED = 0.4  # share of the oval below which the colour has found a fragment
 
 
@@ -35,10 +36,11 @@ def with_masks(detection_set: DetectionSet, root: Path | None = None) -> Detecti
         all to colour.
 
     Raises:
-      DataError: an image or a mask file is damaged, or they are of different sizes.
+      DataError: a box is empty, an image or a mask file is damaged, or they are of different sizes.
     """
     if detection_set.masks is not None:
         return detection_set
+    detection_set.require_areas()
     white = detection_set.class_names.index(WHITE_CELLS) if WHITE_CELLS in detection_set.class_names else -1
     with ThreadPoolExecutor() as pool:
         masks = pool.map(
@@ -123,20 +125,30 @@ def stained_pixels(image: Image) -> Bool[np.ndarray, "h w"]:
 
 
 def segment_in_box(stained: Bool[np.ndarray, "h w"], box: Box) -> Bool[np.ndarray, "h w"]:
-    """The stained part in the middle of a box, its holes filled, within a slightly enlarged oval; never empty.
+    """The stained part in the middle of a box, without threads and holes, within a slightly enlarged oval; never empty.
 
-    The oval itself where colour finds less than a fragment of it.
+    A part that is far from convex is the broken ring of a pale cell, and its convex hull is taken; where colour finds
+    less than a fragment, the oval itself.
     """
     mask = np.zeros(stained.shape, bool)
     rows, columns = _inside(box, stained.shape)
     radius = _oval_radius(box, stained.shape)[rows, columns]
-    count, parts = cv2.connectedComponents((stained[rows, columns] & (radius <= 1.1)).astype(np.uint8), connectivity=4)
-    central = np.bincount(parts[radius <= 0.6], minlength=count)[1:]
+    width = max(round(0.08 * min(radius.shape)), 1)  # of what counts as a thread
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    found = cv2.morphologyEx(
+        (stained[rows, columns] & (radius <= 1.1)).astype(np.uint8), cv2.MORPH_OPEN, kernel,
+        borderType=cv2.BORDER_REPLICATE,
+    )
+    count, parts = cv2.connectedComponents(found, connectivity=4)
+    central = np.bincount(parts[radius <= 0.8], minlength=count)[1:]
     part = np.zeros(radius.shape, np.uint8)
     if central.any():
         part[parts == 1 + np.argmax(central)] = 1
         outlines, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        hull = cv2.fillConvexPoly(np.zeros_like(part), cv2.convexHull(outlines[0]), 1)
         cv2.drawContours(part, outlines, -1, 1, cv2.FILLED)
+        if part.sum() < _MIN_SOLID * hull.sum():
+            part = hull
     oval = radius <= max(1.0, float(radius.min()))  # a box of few pixels may hold no pixel centre of its oval
     mask[rows, columns] = part > 0 if part.sum() >= _MIN_FILLED * oval.sum() else oval
     return mask

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wbcjax.errors import DataError
+from wbcjax.ops.boxes import clip, large_enough
 from wbcjax.typing import Bool, Float, Int
 
 
@@ -97,6 +98,22 @@ class DetectionSet:
     def sources(self) -> tuple[str, ...]:
         """The original of each file, which here is the file itself."""
         return self.names
+
+    def require_areas(self) -> None:
+        """Make sure that every box is finite and has an area in its image.
+
+        Raises:
+          DataError: the first that has not; names image and box.
+        """
+        for name, boxes, size in zip(self.names, self.boxes, self.sizes, strict=True):
+            usable = np.isfinite(boxes).all(axis=1) & large_enough(clip(boxes, size), 0)
+            if not usable.all():
+                number = int(np.argmin(usable))
+                corners = ", ".join(f"{corner:g}" for corner in boxes[number])
+                raise DataError(
+                    f"{name}: box {number + 1} ({corners}) has no area in the {size[1]}×{size[0]} image; "
+                    f"correct or remove it"
+                )
 
     def subset(self, indices: Sequence[int] | Int[np.ndarray, "m"]) -> "DetectionSet":
         """The files at ``indices``, in that order."""
