@@ -39,14 +39,18 @@ INPUTS = ("whole", "roi")
 
 METRICS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("accuracy", "balanced_accuracy", "source_accuracy"), (0, 1)),
-    **dict.fromkeys(("precision", "recall", "f1", "ece", "ap", "ap50", "ap75", "mask_iou"), (0, 1)),
+    **dict.fromkeys(("precision", "recall", "f1", "ece", "ap", "ap50", "ap75"), (0, 1)),
     **dict.fromkeys(("mean_iou", "min_iou", "max_iou", "median_iou", "iou_fraction"), (0, 1)),
+    **dict.fromkeys(("mask_iou", "median_mask_iou"), (0, 1)),
     "std_iou": (0, 0.5),
-    **dict.fromkeys(("retention", "loss", "confusion", "missed", "images"), (0, math.inf)),
+    **dict.fromkeys(("retention", "loss", "confusion", "missed", "images", "cells"), (0, math.inf)),
+    "false_positives": (0, math.inf),
     **dict.fromkeys(("ms_per_image", "images_per_s"), (0, math.inf)),
 }
 """Every metric's name and range. ``retention``: accuracy with noise over accuracy without. ``confusion``:
-images of class ``true`` predicted as class ``predicted``. ``missed``: images without a predicted box.
+images of class ``true`` predicted as class ``predicted``. ``missed``: images without a predicted box, or cells
+without one (``unit``: image or cell). ``false_positives``: predicted boxes without a cell. ``ap…``: of boxes or
+masks (``kind``), of one class (``class_name``) or the mean over them. ``mask_iou``: mean over the true masks.
 ``iou_fraction``: share of the images whose IoU lies between ``bin_low`` and ``bin_high``.
 ``source_accuracy``: accuracy on the copies of one original."""
 

@@ -19,11 +19,11 @@ from wbcjax.evaluation.classification import accuracy
 
 
 class Interval(NamedTuple):
-    """A figure and the bounds of its interval: ``row(..., **interval._asdict())``."""
+    """A figure and the bounds of its interval, None where it has none: ``row(..., **interval._asdict())``."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
 
 def bootstrap(
