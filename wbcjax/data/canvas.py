@@ -3,7 +3,7 @@
 import numpy as np
 
 from wbcjax.data.images import resize
-from wbcjax.typing import Image, Size
+from wbcjax.typing import Image, Size, UInt8
 
 
 def fit(size: Size, canvas: Size) -> tuple[Size, float]:
@@ -17,7 +17,7 @@ def fit(size: Size, canvas: Size) -> tuple[Size, float]:
     return (height, width), float(scale)
 
 
-def to_canvas(image: Image, canvas: Size) -> tuple[Image, float]:
+def to_canvas(image: Image, canvas: Size) -> tuple[UInt8[np.ndarray, "canvas_height canvas_width 3"], float]:
     """The image on a canvas of (height, width), and the scale: boxes on the canvas are the image's times it."""
     (height, width), scale = fit(image.shape[:2], canvas)
     placed = np.zeros((*canvas, 3), np.uint8)

@@ -35,14 +35,14 @@ def coco(json_path: Path, image_dir: Path, *, strict: bool = False, masks: bool 
       DataError: a missing or malformed file, naming the image and the annotation id.
     """
     json_path, image_dir, complain = Path(json_path), Path(image_dir), stop if strict else warn
-    content = _read_json(json_path)
+    content = read_json(json_path)
     if not image_dir.is_dir():
         raise DataError(f"{image_dir}: no such folder of images; check the path")
-    names = {c["id"]: c["name"] for c in _records(json_path, content, "categories", id=int, name=str)}
-    images = _records(json_path, content, "images", id=int, file_name=str)
+    names = {c["id"]: c["name"] for c in records(json_path, content, "categories", id=int, name=str)}
+    images = records(json_path, content, "images", id=int, file_name=str)
     if len({image["id"] for image in images}) < len(images):
         raise DataError(f"{json_path}: two images have the same id; give each its own")
-    annotations = _records(json_path, content, "annotations", id=int, image_id=int, category_id=int)
+    annotations = records(json_path, content, "annotations", id=int, image_id=int, category_id=int)
 
     index = {category: i for i, category in enumerate(sorted(names))}
     of_image: dict[int, list[dict]] = {image["id"]: [] for image in images}
@@ -89,7 +89,12 @@ def coco(json_path: Path, image_dir: Path, *, strict: bool = False, masks: bool 
     )
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
+    """The content of a COCO file.
+
+    Raises:
+      DataError: missing, or no JSON table.
+    """
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -101,8 +106,12 @@ def _read_json(path: Path) -> dict:
     return content
 
 
-def _records(path: Path, content: dict, key: str, **fields: type) -> list[dict]:
-    """The list ``content[key]``, each a table with the given fields."""
+def records(path: Path, content: dict, key: str, **fields: type) -> list[dict]:
+    """The list ``content[key]``, each a table with the given fields.
+
+    Raises:
+      DataError: there is no such list, or an entry lacks a field.
+    """
     records = content.get(key)
     if not isinstance(records, list):
         raise DataError(f"{path}: not a COCO detection file (no list {key!r}); choose another")

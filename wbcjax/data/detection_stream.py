@@ -3,14 +3,13 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from wbcjax.data.device import DeviceStream
+from wbcjax.data.device import ResidentStream
 from wbcjax.data.instances import DetectionArrays
 from wbcjax.typing_detection import Instances
 
 
-class DetectionStream(DeviceStream):
-    """Endless shuffled batches of resident images with their true objects; order, position and shares of processes
-    as in ``DeviceStream``."""
+class DetectionStream(ResidentStream):
+    """A resident stream of images with their true objects."""
 
     def __init__(self, arrays: DetectionArrays, batch_size: int, seed: int):
         """Hold the arrays.
@@ -18,8 +17,8 @@ class DetectionStream(DeviceStream):
         Raises:
           ConfigError: if a batch does not fit in the data.
         """
-        super().__init__(arrays.images, arrays.labels, arrays.names, batch_size=batch_size, seed=seed)
-        self.resident |= {"sizes": arrays.sizes} | arrays.instances._asdict()
+        resident = {"images": arrays.images, "sizes": arrays.sizes} | arrays.instances._asdict()
+        super().__init__(resident, arrays.names, batch_size, seed)
 
 
 def fetch_instances(

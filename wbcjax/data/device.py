@@ -15,31 +15,20 @@ from jaxtyping import Array, Float, Int, UInt8
 from wbcjax.errors import ConfigError, DataError
 
 
-class DeviceStream:
+class ResidentStream:
     """Endless shuffled batches of a resident data set; batch order is a function of (seed, position) alone."""
 
-    def __init__(
-        self,
-        images: UInt8[np.ndarray, "n h w 3"],
-        labels: Int[np.ndarray, "n"],
-        names: Sequence[str],
-        *,
-        batch_size: int,
-        seed: int,
-    ):
-        """Hold decoded images, their classes, and what to call them.
+    def __init__(self, resident: dict[str, np.ndarray], names: Sequence[str], batch_size: int, seed: int):
+        """Hold arrays with one entry an image, and what to call the images.
 
         Raises:
           ConfigError: if a batch does not fit in the data.
-          DataError: if the lengths differ.
         """
-        if not len(images) == len(labels) == len(names):
-            raise DataError(f"{len(images)} images, {len(labels)} labels and {len(names)} names; give as many of each")
-        if not 1 <= batch_size <= len(images):
-            raise ConfigError(f"train.batch_size = {batch_size} is impossible: expected 1..{len(images)}, the images")
-        self.resident = {"images": images, "labels": labels}
+        if not 1 <= batch_size <= len(names):
+            raise ConfigError(f"train.batch_size = {batch_size} is impossible: expected 1..{len(names)}, the images")
+        self.resident = resident
         self.batch_size = batch_size
-        self.steps_per_epoch = len(images) // batch_size
+        self.steps_per_epoch = len(names) // batch_size
         self._names = names
         self._seed = seed
         self._position = 0
@@ -67,6 +56,29 @@ class DeviceStream:
     def names(self, batch: dict[str, Int[np.ndarray, "b"]]) -> list[str]:
         """File names of a batch."""
         return [self._names[i] for i in batch["index"]]
+
+
+class DeviceStream(ResidentStream):
+    """A resident stream of images with one class each."""
+
+    def __init__(
+        self,
+        images: UInt8[np.ndarray, "n h w 3"],
+        labels: Int[np.ndarray, "n"],
+        names: Sequence[str],
+        *,
+        batch_size: int,
+        seed: int,
+    ):
+        """Hold decoded images, their classes, and what to call them.
+
+        Raises:
+          ConfigError: if a batch does not fit in the data.
+          DataError: if the lengths differ.
+        """
+        if not len(images) == len(labels) == len(names):
+            raise DataError(f"{len(images)} images, {len(labels)} labels and {len(names)} names; give as many of each")
+        super().__init__({"images": images, "labels": labels}, names, batch_size, seed)
 
 
 def fetch(resident: dict[str, Array], batch: dict[str, Array]) -> tuple[Float[Array, "b h w 3"], Int[Array, "b"]]:

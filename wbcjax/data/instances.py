@@ -17,7 +17,7 @@ from wbcjax.data.synthetic import Smears
 from wbcjax.errors import DataError
 from wbcjax.files import replacing
 from wbcjax.ops.masks import crop_to_box
-from wbcjax.typing import DETECTION_CLASS_NAMES, Bool, Float, Image, Images, Int, Size
+from wbcjax.typing import DETECTION_CLASS_NAMES, Bool, Float, Image, Images, Int, Size, UInt8
 from wbcjax.typing_detection import Instances
 
 MASK_SIZE = 112
@@ -100,7 +100,7 @@ def smear_arrays(
     return DetectionArrays(images, *truth, names)
 
 
-def _placed(image: Image, canvas: Size) -> Image:
+def _placed(image: Image, canvas: Size) -> UInt8[np.ndarray, "canvas_height canvas_width 3"]:
     return to_canvas(image, canvas)[0]
 
 

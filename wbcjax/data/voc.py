@@ -48,22 +48,27 @@ class Annotation:
     boxes: Boxes
 
 
+def find_voc(root: Path) -> Path | None:
+    """The folder with Annotations/ at or under ``root`` (BCCD_Dataset/BCCD, BCCD); None when there is none."""
+    folders = (Path(root), Path(root) / "BCCD_Dataset" / "BCCD", Path(root) / "BCCD")
+    return next((folder for folder in folders if (folder / "Annotations").is_dir()), None)
+
+
 def voc_folder(root: Path) -> Path:
     """The folder with Annotations/ and JPEGImages/ at or under ``root`` (BCCD_Dataset/BCCD, BCCD).
 
     Raises:
       DataError: there is none.
     """
-    root = Path(root)
-    for folder in (root, root / "BCCD_Dataset" / "BCCD", root / "BCCD"):
-        if (folder / "Annotations").is_dir():
-            if not (folder / "JPEGImages").is_dir():
-                raise DataError(f"{folder / 'JPEGImages'}: no such folder beside Annotations; put the images there")
-            return folder
-    raise DataError(
-        f"{root}: holds no VOC data set (a folder Annotations, or BCCD_Dataset/BCCD); "
-        f"check the data root, or run `wbcjax data download`"
-    )
+    folder = find_voc(root)
+    if folder is None:
+        raise DataError(
+            f"{root}: holds no VOC data set (a folder Annotations, or BCCD_Dataset/BCCD); "
+            f"check the data root, or run `wbcjax data download`"
+        )
+    if not (folder / "JPEGImages").is_dir():
+        raise DataError(f"{folder / 'JPEGImages'}: no such folder beside Annotations; put the images there")
+    return folder
 
 
 def inside(folder: Path, name: str, origin: str) -> Path:
