@@ -12,19 +12,29 @@ from wbcjax.models.layers import HE_NORMAL, Conv
 class Deconv(nnx.Module):
     """Transposed convolution of 2×2 with stride 2: each pixel becomes four, by one matrix product.
 
-    ``kernel[i, j]`` makes the pixel in row i and column j of the four, so there is nothing to turn around when weights
-    come from PyTorch: ``weight.transpose(2, 3, 0, 1)``.
+    ``kernel[i, j]`` makes the one in row i and column j of the four, so there is nothing to turn around in PyTorch's
+    weights: ``weight.transpose(2, 3, 0, 1)``.
     """
 
     def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(HE_NORMAL(rngs.params(), (2, 2, inputs, outputs), jnp.float32) * 2)
+        # Each output has one pixel as its input: the fan of a 1×1 kernel.
+        kernel = HE_NORMAL(rngs.params(), (4, inputs, outputs), jnp.float32) * 2
+        self.kernel = nnx.Param(kernel.reshape(2, 2, inputs, outputs))
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
         self.dtype = dtype
 
-    def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h2 w2 o"]:
-        y = jnp.einsum("nhwi,abio->nhawbo", x.astype(self.dtype), self.kernel[...].astype(self.dtype))
-        n, h, _, w, _, o = y.shape
-        return y.reshape(n, 2 * h, 2 * w, o) + self.bias[...].astype(self.dtype)
+    def __call__(self, x: Float[Array, "n h w i"]) -> Float[Array, "n h w_times_4 o"]:
+        """The four of each pixel side by side in reading order; ``interleave`` makes an image of them."""
+        n, h, w, i = x.shape
+        kernel = self.kernel[...].astype(self.dtype).transpose(2, 0, 1, 3).reshape(i, -1)
+        y = (x.astype(self.dtype).reshape(-1, i) @ kernel).reshape(n, h, 4 * w, -1)
+        return y + self.bias[...].astype(self.dtype)
+
+
+def interleave(x: Float[Array, "n h w_times_4 c"]) -> Float[Array, "n h2 w2 c"]:
+    """The image of twice the height and width from the four pixels of each location."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h, w // 4, 2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, w // 2, c)
 
 
 class MaskHead(nnx.Module):
@@ -34,14 +44,17 @@ class MaskHead(nnx.Module):
         widths = (channels, *[config.channels] * config.convs)
         self.convs = nnx.List([Conv(widths[i], widths[i + 1], dtype=dtype, rngs=rngs) for i in range(config.convs)])
         self.deconv = Deconv(widths[-1], config.channels, dtype=dtype, rngs=rngs)
-        self.logits = Conv(config.channels, classes + 1, 1, kernel_init=nnx.initializers.normal(0.01), dtype=dtype,
-                           rngs=rngs)
+        self.logits = nnx.Linear(config.channels, classes + 1, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
 
     def __call__(self, features: Float[Array, "n p p c"]) -> Float[Array, "n p2 p2 classes"]:
         """Logits, float32, at twice the size; channel 0 (the background) is never used, channel k + 1 is class k."""
         for conv in self.convs:
             features = nnx.relu(conv(features))
-        return self.logits(nnx.relu(self.deconv(features))).astype(jnp.float32)
+        hidden = nnx.relu(self.deconv(features)).astype(jnp.float32)
+        # One matrix product of two axes: XLA's CPU backend is slow at more. Then few logits are moved to their place,
+        # not many features.
+        logits = self.logits(hidden.reshape(-1, hidden.shape[-1]))
+        return interleave(logits.reshape(*hidden.shape[:-1], -1))
 
 
 def mask_of_class(

@@ -21,6 +21,9 @@ from wbcjax.ops.masks import mask_targets
 from wbcjax.ops.roi_align import multilevel_roi_align
 from wbcjax.typing_detection import Detections, Instances
 
+SLOTS_AT_ONCE = 4
+"""Most images hold one or two white cells, so most of the slots for detections are empty."""
+
 Pyramid = list[Float[Array, "b _ _ c"]]
 
 
@@ -105,8 +108,22 @@ class MaskRCNN(nnx.Module):
         pyramid = self.pyramid(images)
         proposals = self.propose(*self.rpn(pyramid), pyramid, sizes)
         found = self.detect(*self.box_logits(pyramid, proposals.boxes), proposals, sizes)
-        masks = mask_head.mask_of_class(self.mask_logits(pyramid, found.boxes), found.labels + 1)
-        return Detections(*found, masks=jnp.where(found.valid[..., None, None], jax.nn.sigmoid(masks), 0))
+        return Detections(*found, masks=self.masks(pyramid, found))
+
+    def masks(self, pyramid: Pyramid, found: box_head.ScoredBoxes) -> Float[Array, "b d p p"]:
+        """Second stage: the probabilities inside each detection; a few slots at a time, until the rest is empty."""
+        batch, slots = found.valid.shape
+        count = found.valid.sum(axis=1).max()  # the filled slots come first
+        step = min(SLOTS_AT_ONCE, slots)
+
+        def add(i, masks):
+            part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * step, step, axis=1), found)
+            logits = mask_head.mask_of_class(self.mask_logits(pyramid, part.boxes), part.labels + 1)
+            probabilities = jnp.where(part.valid[..., None, None], jax.nn.sigmoid(logits), 0)
+            return jax.lax.dynamic_update_slice_in_dim(masks, probabilities, i * step, axis=1)
+
+        side = 2 * self.config.mask.pool
+        return jax.lax.fori_loop(0, -(-count // step), add, jnp.zeros((batch, slots, side, side)))
 
     def losses(
         self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"], truth: Instances, key: PRNGKeyArray
