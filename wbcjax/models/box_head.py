@@ -26,7 +26,7 @@ MIN_SIZE = 1e-2
 class BoxHead(nnx.Module):
     """Two dense layers on the pooled features of a box; float32 logits and deltas."""
 
-    def __init__(self, config: BoxHeadConfig, channels: int, classes: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: BoxHeadConfig, channels: int, classes: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         he = nnx.initializers.he_normal()
         self.fc6 = nnx.Linear(config.pool**2 * channels, config.hidden, kernel_init=he, dtype=dtype, rngs=rngs)
         self.fc7 = nnx.Linear(config.hidden, config.hidden, kernel_init=he, dtype=dtype, rngs=rngs)

@@ -27,7 +27,7 @@ class FPN(nnx.Module):
         levels: Sequence[int],
         channels: int,
         *,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         """Build the convolutions.

@@ -16,7 +16,7 @@ class Deconv(nnx.Module):
     weights: ``weight.transpose(2, 3, 0, 1)``.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         # Each output has one pixel as its input: the fan of a 1×1 kernel.
         kernel = HE_NORMAL(rngs.params(), (4, inputs, outputs), jnp.float32) * 2
         self.kernel = nnx.Param(kernel.reshape(2, 2, inputs, outputs))
@@ -40,7 +40,7 @@ def interleave(x: Float[Array, "n h w_times_4 c"]) -> Float[Array, "n h2 w2 c"]:
 class MaskHead(nnx.Module):
     """3×3 convolutions, a transposed one that doubles the size, and a logit for each class and pixel."""
 
-    def __init__(self, config: MaskHeadConfig, channels: int, classes: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: MaskHeadConfig, channels: int, classes: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         widths = (channels, *[config.channels] * config.convs)
         self.convs = nnx.List([Conv(widths[i], widths[i + 1], dtype=dtype, rngs=rngs) for i in range(config.convs)])
         self.deconv = Deconv(widths[-1], config.channels, dtype=dtype, rngs=rngs)

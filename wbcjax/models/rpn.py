@@ -39,7 +39,7 @@ class Proposals(NamedTuple):
 class RPNHead(nnx.Module):
     """A 3×3 convolution, and for each anchor a logit and four deltas; the same weights on every level."""
 
-    def __init__(self, channels: int, anchors: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, channels: int, anchors: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         small = nnx.initializers.normal(0.01)
         self.conv = Conv(channels, channels, kernel_init=small, dtype=dtype, rngs=rngs)
         self.logits = Conv(channels, anchors, 1, kernel_init=small, dtype=dtype, rngs=rngs)
