@@ -7,11 +7,14 @@ processes used the processor is not printed unless ``--force`` asks for it (and 
 
 import argparse
 import json
+import multiprocessing
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,8 @@ class Case:
     baseline: str
     items: int
     unit: str = "images"
+    peak_mib: Mapping[str, float | None] = field(default_factory=dict)
+    """``peak_memory`` of each candidate, where it was measured."""
 
 
 def arguments(description: str, rounds: int = 15) -> argparse.ArgumentParser:
@@ -105,9 +110,28 @@ def interleave(
     return Timing(seconds, first_call, load_before, os.getloadavg()[0], meter.cores(), clock)
 
 
+def peak_memory(make: Callable[..., Callable[[], Any]], *args: Any) -> float | None:
+    """Largest memory, in MiB, of a process that calls ``make(*args)()`` twice and does nothing else.
+
+    Libraries and compilation included. None where the system does not tell (it is read from ``/proc``).
+    """
+    if not Path("/proc/self/status").exists():
+        return None
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_memory, make, args).result()
+
+
+def _peak_memory(make: Callable[..., Callable[[], Any]], args: tuple) -> float:
+    call = make(*args)
+    for _ in range(2):
+        jax.block_until_ready(call())
+    # Not getrusage: a child's maximum there begins with what its parent held.
+    return int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+
 def report(name: str, cases: Sequence[Case], options: argparse.Namespace) -> None:
     """Print the table of all cases, and write it as JSON when asked to."""
-    header = ("case", "candidate", "first call ms", "median ms", "rate", "speed-up")
+    header = ("case", "candidate", "first call ms", "median ms", "rate", "speed-up", "peak MiB")
     rows, records = [], []
     for case in cases:
         timing = case.timing
@@ -115,19 +139,23 @@ def report(name: str, cases: Sequence[Case], options: argparse.Namespace) -> Non
             median = timing.median(candidate)
             ratio = timing.speedup(candidate, case.baseline)
             shown = None if timing.busy and not options.force else ratio
+            peak = case.peak_mib.get(candidate)
             rows.append((
                 case.name,
                 candidate,
                 f"{timing.first_call[candidate] * 1e3:.1f}",
                 f"{median * 1e3:.3f}",
-                f"{case.items / median:,.0f} {case.unit}/s",
+                f"{case.items / median:,.{0 if case.items >= 10 * median else 2}f} {case.unit}/s",
                 "busy" if shown is None else f"{shown:.2f}x",
+                "" if peak is None else f"{peak:,.0f}",
             ))
             records.append({
                 "case": case.name, "candidate": candidate, "baseline": case.baseline, "items": case.items,
                 "unit": case.unit, "median_seconds": median, "speedup": shown, "busy": timing.busy,
+                **({} if peak is None else {"peak_mib": round(peak)}),
             })
-    print_table(header, rows)
+    columns = len(header) if any(row[-1] for row in rows) else len(header) - 1
+    print_table(header[:columns], [row[:columns] for row in rows])
     for case in cases:
         timing = case.timing
         others = "unknown (install psutil)" if timing.others is None else f"{timing.others:.2f} cores"
