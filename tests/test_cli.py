@@ -96,7 +96,7 @@ def test_no_verb_prints_the_overview(capsys):
     (["train", "--model.image_size", "80"], "'--model.image_size'. Expected 2 values"),
     (["train", "--fold", "x"], "--fold: expected {None}|INT, got ['x']"),
     (["train", "--fold", "9"], "fold = 9 is impossible: expected 0..4 or None"),
-    (["train", "--config"], "--config needs the path of a JSON file"),
+    (["train", "--config"], "--config needs a path after it"),
     (["train", "--config", "absent.json"], "absent.json: no such configuration file"),
     (["train", "--data.root", "absent"], "absent: no such folder (data.root); check the path"),
     (["train", "--model.name", "alexnet"], "model.name = 'alexnet' is unknown; the models are: custom1, "),

@@ -14,16 +14,14 @@ from wbcjax.pipeline import runs
 from wbcjax.pipeline.inputs import classifier_inputs
 from wbcjax.pipeline.predictor import Run
 from wbcjax.pipeline.runs import (
-    WEIGHTS,
     class_names_of,
-    has_checkpoint,
-    is_finished,
+    is_begun,
     load_run,
-    portable,
     predict_split,
     train_on,
     train_run,
 )
+from wbcjax.pipeline.workdir import WEIGHTS, is_finished, portable
 from wbcjax.roi import EXPANDED
 
 
@@ -46,7 +44,7 @@ def finished(config, tmp_path_factory) -> Path:
 def test_a_finished_run_holds_everything(finished, config):
     assert {path.name for path in finished.iterdir()} >= {"config.json", "metrics.jsonl", "checkpoints", WEIGHTS}
     assert json.loads((finished / "config.json").read_text()) == portable(config)
-    assert is_finished(finished, config) and has_checkpoint(finished)
+    assert is_finished(finished, config) and is_begun(finished)
     assert not is_finished(finished, replace(config, train=replace(config.train, seed=1)))
     assert "root" not in portable(config)["data"], "a run must not depend on where its data lay"
 
@@ -126,9 +124,9 @@ def test_a_run_interrupted_in_its_first_stage_is_resumed_there(config, tmp_path,
 
 def test_a_checkpoint_that_was_cut_off_is_none(tmp_path):
     (tmp_path / "checkpoints" / "15.orbax-checkpoint-tmp").mkdir(parents=True)
-    assert not has_checkpoint(tmp_path)
+    assert not is_begun(tmp_path)
     (tmp_path / "checkpoints" / "15").mkdir()
-    assert has_checkpoint(tmp_path)
+    assert is_begun(tmp_path)
 
 
 def test_resume_needs_something_to_resume(config, tmp_path):

@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
-from wbcjax import config as cfg
 from wbcjax.config.values import convert
 from wbcjax.errors import ConfigError
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 _BOX = re.compile(r"\x1b\[[0-9;]*m|[╭╮╰╯│]")
 _WORDS = (
@@ -29,6 +29,7 @@ def parse(command: type[T], argv: Sequence[str], prog: str) -> T:
     """Parse ``argv`` into ``command``; ``--help`` prints and exits with 0.
 
     A command with a ``config`` field takes ``--config FILE`` too: a JSON file whose fields stand where no flag does.
+    One with a method ``default(option)`` makes its own defaults, from the arguments that it asks for by name.
 
     Raises:
       ConfigError: for whatever tyro refuses, in one line.
@@ -37,10 +38,12 @@ def parse(command: type[T], argv: Sequence[str], prog: str) -> T:
 
     options: dict[str, Any] = {}
     argv = list(argv)
+    if hasattr(command, "default"):
+        options["default"] = command.default(lambda name: _take_option(argv, name)[0])
     if "config" in getattr(command, "__dataclass_fields__", {}):
         file, argv = _take_option(argv, "--config")
         if file is not None:
-            options["default"] = command(config=read_config(Path(file)))
+            options["default"] = command(config=read_config(Path(file), get_type_hints(command)["config"]))
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -51,14 +54,14 @@ def parse(command: type[T], argv: Sequence[str], prog: str) -> T:
         raise ConfigError(f"{one_line(errors.getvalue())}; see `{prog} --help`") from None
 
 
-def read_config(path: Path) -> cfg.ClassifierConfig:
-    """A ``ClassifierConfig`` from a JSON file; a run's own ``config.json`` will do.
+def read_config(path: Path, cls: type[C]) -> C:
+    """A config of type ``cls`` from a JSON file; a run's own ``config.json`` will do.
 
     Raises:
       ConfigError: the file is missing or no JSON, or a field is unknown or impossible; the message names the file.
     """
     try:
-        return convert(cfg.ClassifierConfig, json.loads(path.read_text(encoding="utf-8")), "")
+        return convert(cls, json.loads(path.read_text(encoding="utf-8")), "")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file; check the path given to --config") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -90,6 +93,6 @@ def _take_option(argv: list[str], name: str) -> tuple[str | None, list[str]]:
             return argument.partition("=")[2], argv[:i] + argv[i + 1 :]
         if argument == name:
             if i + 1 == len(argv):
-                raise ConfigError(f"{name} needs the path of a JSON file")
+                raise ConfigError(f"{name} needs a path after it")
             return argv[i + 1], argv[:i] + argv[i + 2 :]
     return None, argv

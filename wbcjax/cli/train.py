@@ -27,7 +27,8 @@ class Train:
 
     def run(self) -> int:
         from wbcjax.pipeline.process import set_up_process
-        from wbcjax.pipeline.runs import WEIGHTS, train_run
+        from wbcjax.pipeline.runs import train_run
+        from wbcjax.pipeline.workdir import WEIGHTS
 
         config = self.config
         set_up_process(config.data)

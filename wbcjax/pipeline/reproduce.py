@@ -28,7 +28,6 @@ from wbcjax.pipeline.counts import counts_study
 from wbcjax.pipeline.inputs import data_root
 from wbcjax.pipeline.pictures import draw_figures
 from wbcjax.pipeline.presets import Preset, SyntheticData
-from wbcjax.pipeline.runs import is_finished, portable
 from wbcjax.pipeline.studies import (
     Splits,
     classification_study,
@@ -37,6 +36,7 @@ from wbcjax.pipeline.studies import (
     proven_fingerprint,
     run_folder,
 )
+from wbcjax.pipeline.workdir import is_finished, portable
 from wbcjax.report.html import write_report
 from wbcjax.report.tables import load_results
 

@@ -1,6 +1,5 @@
 """One training run of a classifier, from its config to its predictions on TEST. A finished run is reused."""
 
-import importlib.util
 import json
 import time
 from collections.abc import Sequence
@@ -14,18 +13,24 @@ from wbcjax import config as cfg
 from wbcjax.data.device import DeviceStream
 from wbcjax.data.sets import ClassificationSet
 from wbcjax.errors import CheckpointError, ConfigError
-from wbcjax.files import write_text
 from wbcjax.models import build
 from wbcjax.pipeline.inputs import Inputs, classifier_inputs, inputs_of, train_and_validation
+from wbcjax.pipeline.workdir import (
+    SUMMARY,
+    WEIGHTS,
+    check_workdir,
+    finish,
+    has_checkpoint,
+    is_finished,
+    stored_config,
+    write_config,
+)
 from wbcjax.training import classification_loss, data_mesh, evaluator, fit, merge, predict_logits, split
 from wbcjax.training.classifier import class_weights
 from wbcjax.training.mesh import check_batch_size
-from wbcjax.training.weights import load_weights, read_config, save_weights
+from wbcjax.training.weights import load_weights
 from wbcjax.typing import CLASS_NAMES, Bool, Float, Int
 
-WEIGHTS = "weights.safetensors"
-CONFIG = "config.json"
-SUMMARY = "summary.json"
 FIRST_STAGE = "first_stage"
 
 
@@ -43,19 +48,6 @@ class Predictions:
     def classes(self) -> Int[np.ndarray, "n"]:
         """The predicted class of each image."""
         return self.logits.argmax(axis=-1)
-
-
-def portable(config: cfg.ClassifierConfig) -> dict:
-    """The config as JSON without the folders of one machine: what identifies a run."""
-    values = cfg.to_dict(config)
-    del values["data"]["root"], values["data"]["cache_dir"]
-    return values
-
-
-def is_finished(workdir: Path, config: cfg.ClassifierConfig) -> bool:
-    """Whether ``workdir`` holds the weights of this very config."""
-    path = workdir / WEIGHTS
-    return path.is_file() and read_config(path) == portable(config)
 
 
 def train_run(
@@ -81,9 +73,7 @@ def train_run(
       CheckpointError: if ``workdir`` holds a run of another config.
       ConfigError, DataError, NonFiniteError: as their parts do.
     """
-    _check_workdir(workdir, config, resume)
-    if config.train.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise ConfigError("train.tensorboard needs a package: pip install 'wbcjax[tensorboard]', or leave it off")
+    check_workdir(workdir, config, resume=resume, begun=is_begun(workdir))
     model = build(config.model, config.train.seed)  # refuses an unknown name before any image is read
     inputs = classifier_inputs(config, "TRAIN", progress=True) if inputs is None else inputs
     train, held_out = train_and_validation(config, inputs)
@@ -94,11 +84,11 @@ def train_run(
     if len(train.class_names) > config.model.num_classes:
         raise ConfigError(f"model.num_classes = {config.model.num_classes}, but the data has {len(train.class_names)} "
                           f"classes: {', '.join(train.class_names)}")
-    write_text(workdir / CONFIG, json.dumps(portable(config), indent=1, sort_keys=True))
+    write_config(workdir, config)
     first = cfg.first_stage(config)
     if first is not None:
         start = start or workdir / FIRST_STAGE
-        if not is_finished(start, first) and not train_run(first, start, resume=has_checkpoint(start),
+        if not is_finished(start, first) and not train_run(first, start, resume=is_begun(start),
                                                            title=f"{title}, first stage"):
             return False
         model = start_from(model, start / WEIGHTS)
@@ -115,17 +105,10 @@ def train_run(
         train=config.train,
         workdir=workdir,
         evaluate=None if held_out is None else evaluator(model, held_out.images, held_out.labels, head=head),
-        resume=_has_own_checkpoint(workdir),
+        resume=has_checkpoint(workdir),
         title=title,
     )
-    if result.interrupted:
-        return False
-    summary = {"steps": result.step, "wall_time": time.perf_counter() - started, **result.metrics,
-               "class_names": train.class_names}
-    write_text(workdir / SUMMARY, json.dumps(summary, indent=1))
-    # Last: a run with weights is finished, and takes the names of its classes from the summary.
-    save_weights(workdir / WEIGHTS, result.params, result.stats, portable(config))
-    return True
+    return finish(workdir, config, result, wall_time=time.perf_counter() - started, class_names=train.class_names)
 
 
 def start_from(model: nnx.Module, weights: Path) -> nnx.Module:
@@ -155,13 +138,9 @@ def load_run(path: Path) -> tuple[nnx.Module, cfg.ClassifierConfig]:
     """The trained model, in evaluation mode, and its config, from a run's folder or its weights file.
 
     Raises:
-      CheckpointError: if there are no weights, or they are damaged or of another model.
+      CheckpointError: if there are no weights, or they are damaged, of another model or of a detector.
     """
-    path = path / WEIGHTS if path.is_dir() else path
-    try:
-        config = cfg.from_dict(cfg.ClassifierConfig, read_config(path))
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: written by another version ({error}); train again") from error
+    path, config = stored_config(cfg.ClassifierConfig, path)
     graphdef, *like = split(build(config.model))
     return merge(graphdef, *load_weights(path, tuple(like)), training=False), config
 
@@ -184,9 +163,9 @@ def class_names_of(path: Path, config: cfg.ClassifierConfig) -> tuple[str, ...]:
     return tuple(f"class {k}" for k in range(config.model.num_classes))
 
 
-def has_checkpoint(workdir: Path) -> bool:
+def is_begun(workdir: Path) -> bool:
     """Whether there is a run to resume, if only in its first stage."""
-    return _has_own_checkpoint(workdir) or _has_own_checkpoint(workdir / FIRST_STAGE)
+    return has_checkpoint(workdir) or has_checkpoint(workdir / FIRST_STAGE)
 
 
 def predict_split(model: nnx.Module, inputs: Inputs) -> Predictions:
@@ -194,37 +173,3 @@ def predict_split(model: nnx.Module, inputs: Inputs) -> Predictions:
     logits = predict_logits(*split(model), np.asarray(inputs.images))
     return Predictions(logits, inputs.labels, inputs.sources, inputs.names, inputs.missed)
 
-
-def _has_own_checkpoint(workdir: Path) -> bool:
-    # Orbax gives what it has not finished writing a longer name.
-    return any(folder.name.isdecimal() for folder in (workdir / "checkpoints").glob("*"))
-
-
-def _check_workdir(workdir: Path, config: cfg.ClassifierConfig, resume: bool) -> None:
-    """Refuse, before anything is read or written, a folder that holds another run, or none to resume."""
-    stored = workdir / CONFIG
-    if stored.exists():
-        try:
-            there = json.loads(stored.read_text())
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"{stored}: damaged ({error}); delete {workdir}, or give another folder") from error
-        if there != portable(config):
-            raise CheckpointError(f"{workdir} holds a run of another config ({_difference(there, portable(config))}); "
-                                  "give another folder, or delete this one")
-    if resume and not has_checkpoint(workdir):
-        raise CheckpointError(f"{workdir}: no checkpoint here to resume; start without --resume, or check the folder")
-    if not resume and has_checkpoint(workdir):
-        raise CheckpointError(f"{workdir} holds a run already; --resume continues it, or give another folder")
-
-
-def _difference(there: dict, here: dict) -> str:
-    """The first field in which two configs differ, for the message."""
-    def flat(values: dict, prefix: str = "") -> dict:
-        out = {}
-        for name, value in values.items():
-            out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        return out
-
-    there, here = flat(there), flat(here)
-    name = next(n for n in here | there if here.get(n) != there.get(n))
-    return f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"

@@ -25,7 +25,8 @@ from wbcjax.pipeline.rows import (
     noise_rows,
     unshared_rows,
 )
-from wbcjax.pipeline.runs import has_checkpoint, is_finished, load_run, portable, predict_split, train_run
+from wbcjax.pipeline.runs import is_begun, load_run, predict_split, train_run
+from wbcjax.pipeline.workdir import is_finished, portable
 from wbcjax.typing import CLASS_NAMES
 
 Progress = Callable[[int, int], None]
@@ -89,7 +90,7 @@ def ensure_trained(config: cfg.ClassifierConfig, runs: Path, splits: Splits | No
         start = None if first is None else ensure_trained(first, runs, splits)
         train = splits.get(config, "TRAIN")
         title = folder.name.rsplit("-", 1)[0]
-        if not train_run(config, folder, resume=has_checkpoint(folder), inputs=train, start=start, title=title):
+        if not train_run(config, folder, resume=is_begun(folder), inputs=train, start=start, title=title):
             raise Interrupted(f"{folder}: interrupted and saved; the same command goes on from here")
     return folder
 

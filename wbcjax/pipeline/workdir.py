@@ -1,0 +1,120 @@
+"""The folder of a training run, of a classifier or a detector: what lies there, whose run it is, and how it ends."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from wbcjax import config as cfg
+from wbcjax.errors import CheckpointError, ConfigError
+from wbcjax.files import write_text
+from wbcjax.training.loop import FitResult
+from wbcjax.training.weights import read_config, save_weights
+
+WEIGHTS = "weights.safetensors"
+CONFIG = "config.json"
+SUMMARY = "summary.json"
+
+Config = cfg.ClassifierConfig | cfg.DetectorConfig
+C = TypeVar("C", cfg.ClassifierConfig, cfg.DetectorConfig)
+
+
+def portable(config: Config) -> dict:
+    """The config as JSON without the folders of one machine: what identifies a run."""
+    values = cfg.to_dict(config)
+    del values["data"]["root"], values["data"]["cache_dir"]
+    if values.get("weights"):
+        values["weights"] = Path(values["weights"]).name
+    return values
+
+
+def is_finished(workdir: Path, config: Config) -> bool:
+    """Whether ``workdir`` holds the weights of this very config."""
+    path = workdir / WEIGHTS
+    return path.is_file() and read_config(path) == portable(config)
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether there is a checkpoint to resume."""
+    # Orbax gives what it has not finished writing a longer name.
+    return any(folder.name.isdecimal() for folder in (workdir / "checkpoints").glob("*"))
+
+
+def check_workdir(workdir: Path, config: Config, *, resume: bool, begun: bool) -> None:
+    """Refuse, before anything is read or written, a folder that holds another run, or none to resume.
+
+    Args:
+      begun: whether the folder holds a run that can go on.
+
+    Raises:
+      CheckpointError: with what differs.
+      ConfigError: if TensorBoard is asked for and not installed.
+    """
+    stored = workdir / CONFIG
+    if stored.exists():
+        try:
+            there = json.loads(stored.read_text())
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{stored}: damaged ({error}); delete {workdir}, or give another folder") from error
+        if there != portable(config):
+            raise CheckpointError(f"{workdir} holds a run of another config ({_difference(there, portable(config))}); "
+                                  "give another folder, or delete this one")
+    if resume and not begun:
+        raise CheckpointError(f"{workdir}: no checkpoint here to resume; start without --resume, or check the folder")
+    if not resume and begun:
+        raise CheckpointError(f"{workdir} holds a run already; --resume continues it, or give another folder")
+    if config.train.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise ConfigError("train.tensorboard needs a package: pip install 'wbcjax[tensorboard]', or leave it off")
+
+
+def write_config(workdir: Path, config: Config) -> None:
+    """Note whose run the folder holds."""
+    write_text(workdir / CONFIG, json.dumps(portable(config), indent=1, sort_keys=True))
+
+
+def finish(
+    workdir: Path, config: Config, result: FitResult, *, wall_time: float, class_names: tuple[str, ...]
+) -> bool:
+    """Write the summary and the weights of a run that ``fit`` has completed.
+
+    Returns:
+      False, having written nothing, if it was interrupted.
+    """
+    if result.interrupted:
+        return False
+    summary = {"steps": result.step, "wall_time": wall_time, **result.metrics, "class_names": class_names}
+    write_text(workdir / SUMMARY, json.dumps(summary, indent=1))
+    # Last: a run with weights is finished, and takes the names of its classes from the summary.
+    save_weights(workdir / WEIGHTS, result.params, result.stats, portable(config))
+    return True
+
+
+def stored_config(cls: type[C], path: Path) -> tuple[Path, C]:
+    """The weights file of ``path``, a run's folder or the file itself, and the config in it.
+
+    Raises:
+      CheckpointError: if there are no weights, or they are damaged or of another kind or version.
+    """
+    path = path / WEIGHTS if path.is_dir() else path
+    values = read_config(path)
+    of_detector = "annotations" in values
+    if of_detector != (cls is cfg.DetectorConfig):
+        raise CheckpointError(f"{path}: the weights of a {'detector' if of_detector else 'classifier'}; "
+                              f"`wbcjax {'detect' if of_detector else 'predict'}` takes them")
+    try:
+        return path, cfg.from_dict(cls, values)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: written by another version ({error}); train again") from error
+
+
+def _difference(there: dict, here: dict) -> str:
+    """The first field in which two configs differ, for the message."""
+    def flat(values: dict, prefix: str = "") -> dict:
+        out = {}
+        for name, value in values.items():
+            out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        return out
+
+    there, here = flat(there), flat(here)
+    name = next(n for n in here | there if here.get(n) != there.get(n))
+    return f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
