@@ -112,7 +112,7 @@ def stained_pixels(image: Image) -> Bool[np.ndarray, "h w"]:
     dark. Otsu's threshold of the logarithm of the distance in Lab (lightness counts half, as illumination varies) then
     parts plasma from everything else, however few and dark the nuclei are.
     """
-    smooth = cv2.GaussianBlur(image, (5, 5), 0)
+    smooth = cv2.GaussianBlur(image, (3, 3), 0)
     green = np.ascontiguousarray(smooth[..., 1])
     threshold, _ = cv2.threshold(green, 0, 255, cv2.THRESH_OTSU)
     lab = cv2.cvtColor(smooth, cv2.COLOR_RGB2LAB).astype(np.float32) * np.float32([0.5, 1, 1])
