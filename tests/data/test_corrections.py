@@ -124,6 +124,6 @@ def test_every_image_of_bccd_has_a_white_cell_then(data_root, caplog):
         if change.corrected == "wbc":
             count, parts = cv2.connectedComponents(mask.astype(np.uint8))
             whole = max((parts[y0:y1, x0:x1] == part).sum() / (parts == part).sum() for part in range(1, count))
-            assert whole > 0.98 and inside.mean() > 0.5
+            assert whole > 0.95 and inside.mean() > 0.5
         else:
             assert not inside.any()
