@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("wbcjax.cli.train:Train", "train a classifier"),
     "evaluate": ("wbcjax.cli.train:Evaluate", "measure a trained run on a split"),
     "predict": ("wbcjax.cli.predict:Predict", "find and classify the cell in image files"),
+    "detector train": ("wbcjax.cli.detector:Train", "train a Mask R-CNN"),
     "report": ("wbcjax.cli.reproduce:Report", "write the HTML report or the README's tables from results files"),
     "data download": ("wbcjax.cli.data:Download", "get the public archives, checked by content"),
     "data check": ("wbcjax.cli.data:Check", "count images and boxes, and list every anomaly"),
