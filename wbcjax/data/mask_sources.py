@@ -79,7 +79,8 @@ def assign_parts(cells: Bool[np.ndarray, "h w"], boxes: Boxes) -> Bool[np.ndarra
     """
     masks = np.zeros((len(boxes), *cells.shape), bool)
     parts, part_of_box = matched_parts(cells, boxes)
-    depth = np.array([_oval_radius(box, cells.shape) for box in boxes])
+    everywhere = slice(None), slice(None)
+    depth = np.array([_oval_radius(box, cells.shape, everywhere) for box in boxes])
     for part in np.unique(part_of_box[part_of_box > 0]):
         sharing = np.flatnonzero(part_of_box == part)
         nearest = sharing[np.argmin(depth[sharing], axis=0)]
@@ -87,8 +88,8 @@ def assign_parts(cells: Bool[np.ndarray, "h w"], boxes: Boxes) -> Bool[np.ndarra
             mask = (parts == part) & (nearest == i)
             hull = hull_of(mask)
             if paired_iou(hull, boxes[i]) >= MIN_IOU:
-                rows, columns = _inside(boxes[i], cells.shape)
-                masks[i, rows, columns] = mask[rows, columns]
+                window = _inside(boxes[i], cells.shape)
+                masks[i][window] = mask[window]
     return masks
 
 
@@ -131,12 +132,12 @@ def segment_in_box(stained: Bool[np.ndarray, "h w"], box: Box) -> Bool[np.ndarra
     less than a fragment, the oval itself.
     """
     mask = np.zeros(stained.shape, bool)
-    rows, columns = _inside(box, stained.shape)
-    radius = _oval_radius(box, stained.shape)[rows, columns]
+    window = _inside(box, stained.shape)
+    radius = _oval_radius(box, stained.shape, window)
     width = max(round(0.08 * min(radius.shape)), 1)  # of what counts as a thread
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
     found = cv2.morphologyEx(
-        (stained[rows, columns] & (radius <= 1.1)).astype(np.uint8), cv2.MORPH_OPEN, kernel,
+        (stained[window] & (radius <= 1.1)).astype(np.uint8), cv2.MORPH_OPEN, kernel,
         borderType=cv2.BORDER_REPLICATE,
     )
     count, parts = cv2.connectedComponents(found, connectivity=4)
@@ -150,7 +151,7 @@ def segment_in_box(stained: Bool[np.ndarray, "h w"], box: Box) -> Bool[np.ndarra
         if part.sum() < _MIN_SOLID * hull.sum():
             part = hull
     oval = radius <= max(1.0, float(radius.min()))  # a box of few pixels may hold no pixel centre of its oval
-    mask[rows, columns] = part > 0 if part.sum() >= _MIN_FILLED * oval.sum() else oval
+    mask[window] = part > 0 if part.sum() >= _MIN_FILLED * oval.sum() else oval
     return mask
 
 
@@ -167,15 +168,15 @@ def _inside(box: Box, size: Size) -> tuple[slice, slice]:
     return slice(max(top, 0), min(bottom, size[0])), slice(max(left, 0), min(right, size[1]))
 
 
-def _oval_radius(box: Box, size: Size) -> Float[np.ndarray, "h w"]:
-    """Distance of each pixel from the middle of a box, 1 on the ellipse that touches its sides.
+def _oval_radius(box: Box, size: Size, window: tuple[slice, slice]) -> Float[np.ndarray, "h w"]:
+    """Distance of the pixels in a window from the middle of a box, 1 on the ellipse that touches its sides.
 
     A cell cut off by the border of the image does not round off there: on that side only the other axis counts.
     """
     squares = []
-    for axis, length in ((1, size[0]), (0, size[1])):
+    for axis, length, part in ((1, size[0], window[0]), (0, size[1], window[1])):
         low, high = box[axis], box[axis + 2]
         u = (np.arange(length, dtype=np.float32) + 0.5 - (low + high) / 2) / ((high - low) / 2)
         u = np.clip(u, 0 if low <= 1 else None, 0 if high >= length - 1 else None)
-        squares.append(np.square(u))
+        squares.append(np.square(u[part]))
     return np.sqrt(squares[0][:, None] + squares[1])
