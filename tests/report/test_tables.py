@@ -59,7 +59,7 @@ def test_table_2_holds_our_variants_and_the_paper_once():
             for variant, mean in (("faithful", 0.62), ("expanded", 0.835))
             for metric, value, paper in (("mean_iou", mean, 0.59), ("std_iou", 0.2, 0.1), ("missed", 2, None))]
     table = only([result("table2_color_roi", rows)], "roi")
-    assert [column.heading for column in table.columns] == ["method", "set", "no box", "mean", "std"]
+    assert [column.heading for column in table.columns] == ["method", "set", "missed", "mean", "std"]
     assert texts(table) == [["Colour ROI (faithful)", "test", "2", "0.620", "0.200"],
                             ["Colour ROI (expanded)", "test", "2", "0.835", "0.200"],
                             ["Colour ROI, the paper's", "–", "–", "0.590", "0.100"]]

@@ -1,15 +1,19 @@
-"""``wbcjax detector train``."""
+"""``wbcjax detector train`` and ``wbcjax detector evaluate``."""
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from wbcjax import config as cfg
+from wbcjax.errors import ConfigError
 from wbcjax.pipeline.detector_presets import DetectorName, PresetName, compact, detector_config
+
+if TYPE_CHECKING:
+    from wbcjax.data import DetectionSet
 
 
 @dataclass
@@ -49,7 +53,7 @@ class Train:
 
         set_up_process(self.config.data)
         workdir = self.workdir or Path("runs") / f"mask_rcnn-{self.config.model.backbone}"
-        own = own_set(self.folder, self.classes, self.config.data)
+        own = own_set(self.folder, self.classes)
         if not train_detector(self.config, workdir, resume=self.resume, detection_set=own, title=workdir.name):
             print(f"wbcjax: interrupted, and saved in {workdir}; the same command with --resume --workdir {workdir} "
                   "goes on", file=sys.stderr)
@@ -58,10 +62,9 @@ class Train:
         return 0
 
 
-def own_set(folder: Path | None, classes: tuple[str, ...], data: cfg.DataConfig):
+def own_set(folder: Path | None, classes: tuple[str, ...]) -> "DetectionSet | None":
     """The boxes of a folder, of ``classes`` alone where some are named; None without a folder."""
     from wbcjax.data import detection_folder
-    from wbcjax.errors import ConfigError
 
     if folder is None:
         if classes:
@@ -69,3 +72,34 @@ def own_set(folder: Path | None, classes: tuple[str, ...], data: cfg.DataConfig)
         return None
     found = detection_folder(folder)
     return found.of_classes(classes) if classes else found
+
+
+@dataclass
+class Evaluate:
+    """Measure a trained detector: IoU, misses, average precision of boxes and masks, with 95 % intervals."""
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or its weights file."""
+    data: cfg.DataConfig = field(default_factory=cfg.DataConfig)
+    folder: Path | None = None
+    """Your own images and boxes, VOC or COCO; None takes BCCD's 144 test images."""
+    out: Path | None = None
+    """Results file to write; None writes evaluation_detector.json beside the weights."""
+
+    def run(self) -> int:
+        from wbcjax.cli.show import show
+        from wbcjax.evaluation.results import read_results
+        from wbcjax.pipeline.detector import Detector
+        from wbcjax.pipeline.detector_study import detector_evaluation
+        from wbcjax.pipeline.process import set_up_process
+        from wbcjax.report.tables import build_tables
+
+        set_up_process(self.data)
+        detector = Detector.load(self.run_folder)
+        beside = self.run_folder if self.run_folder.is_dir() else self.run_folder.parent
+        out = self.out or beside / "evaluation_detector.json"
+        own = {} if self.folder is None else {"own": own_set(self.folder, ()), "split": self.folder.name}
+        detector_evaluation(detector, self.data, out, **own)
+        show(build_tables([read_results(out)]))
+        print(out)
+        return 0

@@ -22,22 +22,23 @@ from wbcjax.training.mesh import check_batch_size
 from wbcjax.training.weights import load_weights
 from wbcjax.typing import DETECTION_CLASS_NAMES
 
-Annotations = Literal["published", "corrected"]
 
-
-def bccd(
-    data: cfg.DataConfig, annotations: Annotations, split: Literal["train", "test"], class_names: tuple[str, ...]
-) -> DetectionSet:
-    """The images of one side of the detector's split (``data.splits``), with masks.
+def bccd(data: cfg.DataConfig) -> dict[str, DetectionSet]:
+    """BCCD with its boxes ``published`` and ``corrected``.
 
     Raises:
       DataError: as the loaders do.
     """
-    root = data_root(data)
-    published = voc(root, strict=False)
-    names = detector_split(published)[split == "test"]
-    chosen = corrected(published) if annotations == "corrected" else published
-    return with_masks(chosen.select(names).of_classes(class_names), root)
+    published = voc(data_root(data), strict=False)
+    return {"published": published, "corrected": corrected(published)}
+
+
+def side_of_split(
+    boxes: DetectionSet, side: Literal["train", "test"], class_names: tuple[str, ...], root: Path
+) -> DetectionSet:
+    """BCCD's images on one side of the detector's split (``data.splits``), with the masks of a data root."""
+    names = detector_split(boxes)[side == "test"]
+    return with_masks(boxes.select(names).of_classes(class_names), root)
 
 
 def with_classes_of(config: cfg.DetectorConfig, detection_set: DetectionSet) -> cfg.DetectorConfig:
@@ -107,7 +108,8 @@ def training_arrays(
       DataError: as the loaders do, or where there are no images.
     """
     if detection_set is None:
-        detection_set = bccd(config.data, config.annotations, "train", config.model.class_names)
+        boxes = bccd(config.data)[config.annotations]
+        detection_set = side_of_split(boxes, "train", config.model.class_names, data_root(config.data))
     if not len(detection_set):
         raise DataError("a detection set without images: nothing to train on")
     arrays = detection_arrays(

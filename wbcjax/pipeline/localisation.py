@@ -105,9 +105,9 @@ def ms_per_image(images: Sequence[np.ndarray] | np.ndarray, config: cfg.ColorRoi
     return min(seconds) / len(images) * 1e3
 
 
-def fingerprint(bccd: DetectionSet) -> str:
-    """Digest of the names and boxes."""
-    digest = hashlib.sha256("\n".join(bccd.names).encode())
-    for boxes in bccd.boxes_of("wbc"):
-        digest.update(boxes.tobytes())
+def fingerprint(boxes: DetectionSet, class_name: str = "wbc") -> str:
+    """Digest of the names of the images and their boxes of one class."""
+    digest = hashlib.sha256("\n".join(boxes.names).encode())
+    for of_image in boxes.boxes_of(class_name):
+        digest.update(of_image.tobytes())
     return digest.hexdigest()[:16]

@@ -30,10 +30,12 @@ INPUT_NAMES = {
     "oracle": "True boxes",
 }
 DASH = "–"
+COUNT = "{:,.0f}".format
+"""How a whole number is written."""
 
 _COMMON = frozenset((
     *("model", "input", "split", "metric", "value", "low", "high", "paper", "experiment", "seed", "roi"),
-    *("variant", "alpha", "class_name", "true", "predicted", "source"),
+    *("variant", "alpha", "class_name", "true", "predicted", "source", "unit", "kind"),
 ))
 
 

@@ -20,7 +20,7 @@ TILE = 2.35
 """Width of one picture of a grid, in inches."""
 
 
-def _grid(n: int, columns: int, aspect: float, caption_height: float = 0.3):
+def grid(n: int, columns: int, aspect: float, caption_height: float = 0.3):
     """Figure and the flat list of its first ``n`` axes; the rest of the last row is hidden."""
     columns = max(1, min(columns, n))
     rows = -(-n // columns)
@@ -30,7 +30,7 @@ def _grid(n: int, columns: int, aspect: float, caption_height: float = 0.3):
     return figure, list(axes.flat[:n])
 
 
-def _box_legend(figure, entries: Sequence[tuple[str, str]]) -> None:
+def box_legend(figure, entries: Sequence[tuple[str, str]]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=color, linewidth=2.4, label=label) for label, color in entries]
@@ -83,7 +83,7 @@ def roi_steps(
         shown[name] = picture
     first = next(iter(shown.values()))
     columns = columns or min((4, 3), key=lambda width: -len(shown) % width)
-    figure, axes = _grid(len(shown), columns, first.shape[0] / first.shape[1])
+    figure, axes = grid(len(shown), columns, first.shape[0] / first.shape[1])
     for number, (ax, (name, picture)) in enumerate(zip(axes, shown.items(), strict=True), start=1):
         style.bare(ax, picture)
         ax.set_title(f"{number}  {STEP_NAMES.get(name, name)}", fontsize=9, pad=5)
@@ -94,7 +94,7 @@ def roi_steps(
     legend = [("found", style.ORANGE)] if box is not None else []
     legend += [("annotated", style.BLUE)] if true_boxes is not None else []
     if legend:
-        _box_legend(figure, legend)
+        box_legend(figure, legend)
     return style.save(figure, path)
 
 
@@ -125,7 +125,7 @@ def detections(
             f"got {lengths} of them"
         )
     edge = style.ORANGE if color == "orange" else style.BLACK
-    figure, axes = _grid(len(images), columns, max(image.shape[0] / image.shape[1] for image in images))
+    figure, axes = grid(len(images), columns, max(image.shape[0] / image.shape[1] for image in images))
     for i, ax in enumerate(axes):
         style.bare(ax, images[i])
         for true_box in true[i]:
@@ -137,7 +137,7 @@ def detections(
             ax.set_title(names[i], fontsize=8, fontweight="normal", color=style.MUTED, pad=4)
         score = "not annotated" if np.isnan(iou[i]) else f"IoU {iou[i]:.2f}"
         ax.set_title(score if box is not None else f"no box · {score}", loc="right", fontsize=8.5, pad=4)
-    _box_legend(figure, [("predicted", edge), ("annotated", style.BLUE)])
+    box_legend(figure, [("predicted", edge), ("annotated", style.BLUE)])
     return style.save(figure, path)
 
 
@@ -203,7 +203,7 @@ def misread_originals(
         style.bare(axes[0, 0])
         axes[0, 0].text(0.5, 0.5, "No original is misread.", ha="center", va="center", color=style.MUTED)
         return style.save(figure, path)
-    figure, axes = _grid(len(images), columns, max(image.shape[0] / image.shape[1] for image in images), 0.62)
+    figure, axes = grid(len(images), columns, max(image.shape[0] / image.shape[1] for image in images), 0.62)
     for i, ax in enumerate(axes):
         style.bare(ax, images[i])
         ax.set_title(f"{true[i]} → {predicted[i]}", fontsize=8.5, pad=16)

@@ -20,9 +20,9 @@ from wbcjax.errors import DataError
 from wbcjax.evaluation.classification import normalize_columns, normalize_rows
 from wbcjax.evaluation.results import read_results
 from wbcjax.report.cells import (
+    COUNT,
     DASH,
     INPUT_NAMES,
-    MODEL_NAMES,
     Cell,
     Column,
     Row,
@@ -39,27 +39,7 @@ from wbcjax.report.cells import (
     percent,
     unique,
 )
-
-IOU_METRICS = {
-    "images": "images",
-    "missed": "no box",
-    "mean_iou": "mean",
-    "min_iou": "min",
-    "max_iou": "max",
-    "std_iou": "std",
-    "median_iou": "median",
-    "ap50": "AP50",
-    "ap": "AP",
-    "mask_iou": "mask IoU",
-    "ms_per_image": "ms / image",
-}
-LOCALISERS = ("color", "mask_rcnn")
-"""How the names of models that give boxes start."""
-UNMARKED = ("images", "missed", "std_iou", "ms_per_image")
-"""Of these, more than the paper's is no success."""
-COUNT = "{:,.0f}".format
-FORMS = {"images": COUNT, "missed": COUNT, "ms_per_image": "{:.2f}".format}
-"""How a figure is written, where not with three digits."""
+from wbcjax.report.localisation import LOCALISERS, localisation_tables
 
 
 def load_results(folder: Path | str) -> list[dict[str, Any]]:
@@ -77,7 +57,7 @@ def load_results(folder: Path | str) -> list[dict[str, Any]]:
 def build_tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
     """All tables that the results allow; the notes of an experiment stand under the first that shows it."""
     rows = [{**row, "experiment": result["experiment"]} for result in results for row in result["rows"]]
-    tables = [table for build in (_data, _localisation, _accuracy, _confusion, _measures, _noise, _misread)
+    tables = [table for build in (_data, localisation_tables, _accuracy, _confusion, _measures, _noise, _misread)
               for table in build(rows)]
     notes = {result["experiment"]: result.get("notes", ()) for result in results}
     done = []
@@ -107,34 +87,6 @@ def _data(rows: Sequence[Row]) -> Iterator[Table]:
         columns = (Column("class"), *(Column(name, split) for split in splits for name in ("ours", "paper")))
         yield Table("table1", "Table 1. Images of the classification set", "data", columns, tuple(body),
                     experiments=experiments_of(rows))
-
-
-def _localisation(rows: Sequence[Row]) -> Iterator[Table]:
-    """Tables 2 (colour ROI) and 3 (Mask R-CNN): IoU statistics, a line for each method, setting and set."""
-    rows = [r for r in rows if r["metric"] in IOU_METRICS and r["input"] == "whole" and "class_name" not in r]
-    methods = (("table2", "Table 2. Colour ROI", "color"), ("table3", "Table 3. Mask R-CNN", "mask_rcnn"))
-    for key, name, models in methods:
-        used = in_model_order(row for row in rows if row["model"].startswith(models))
-        metrics = [metric for metric in IOU_METRICS if any(row["metric"] == metric for row in used)]
-        forms = [FORMS.get(metric, "{:.3f}".format) for metric in metrics]
-        marks = [metric not in UNMARKED for metric in metrics]
-        body = []
-        for model in unique(row["model"] for row in used):
-            of_model = [row for row in used if row["model"] == model]
-            for line, split in unique((label(row), row["split"]) for row in of_model):
-                same = [row for row in of_model if (label(row), row["split"]) == (line, split)]
-                figures = [combine([row for row in same if row["metric"] == m], prefer=key) for m in metrics]
-                body.append((Cell(line, kind="label"), Cell(split), *map(cell, figures, forms, marks)))
-            # The paper states one figure a method; our variants all carry it, so it stands once, below them.
-            papers = [combine([r for r in of_model if r["metric"] == m and "paper" in r]) for m in metrics]
-            if any(papers):
-                name_of_paper = Cell(f"{MODEL_NAMES.get(model, model)}, the paper's", kind="label")
-                body.append((name_of_paper, Cell(DASH, kind="paper"),
-                             *(paper_cell([paper], form) for paper, form in zip(papers, forms, strict=True))))
-        if body:
-            columns = (Column("method"), Column("set"), *(Column(IOU_METRICS[m]) for m in metrics))
-            yield Table(key, f"{name}: IoU with the annotated boxes", "roi", columns, tuple(body),
-                        experiments=experiments_of(used))
 
 
 def confusion_counts(
