@@ -54,12 +54,18 @@ class MaskRCNN(nnx.Module):
         self.mask = mask_head.MaskHead(config.mask, channels, classes, **shared)
         self.frozen_paths = tuple(f"backbone/{name}" for name in self.backbone.stage_names[: config.frozen_stages])
 
-    def pyramid(self, images: Float[Array, "b h w 3"]) -> Pyramid:
+    def pyramid(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> Pyramid:
         """Feature maps of images in [0, 1] on the canvas, finest level first."""
+        return self.fpn(self.backbone.features(self.prepare(images, sizes)))
+
+    def prepare(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> Float[Array, "b h w 3"]:
+        """What the backbone sees: images preprocessed, and zeros, a medium colour then, beyond each one's size."""
         if images.shape[1:3] != self.config.canvas:
             raise ValueError(f"images of {images.shape[1:3]} pixels do not fit the model's canvas "
                              f"{self.config.canvas}: bring them there with data.canvas.to_canvas")
-        return self.fpn(self.backbone.features(preprocess(images, self.config.preprocessing)))
+        rows, columns = (jnp.arange(side) < sizes[:, i, None] for i, side in enumerate(self.config.canvas))
+        inside = rows[:, :, None, None] & columns[:, None, :, None]
+        return jnp.where(inside, preprocess(images, self.config.preprocessing), 0)
 
     def anchors(self, pyramid: Pyramid) -> tuple[Float[np.ndarray, "_ 4"], ...]:
         """Anchors of each level, as constants."""
@@ -105,7 +111,7 @@ class MaskRCNN(nnx.Module):
 
     def __call__(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> Detections:
         """Detections in images in [0, 1] on the canvas, whose true (height, width) are ``sizes``."""
-        pyramid = self.pyramid(images)
+        pyramid = self.pyramid(images, sizes)
         proposals = self.propose(*self.rpn(pyramid), pyramid, sizes)
         found = self.detect(*self.box_logits(pyramid, proposals.boxes), proposals, sizes)
         return Detections(*found, masks=self.masks(pyramid, found))
@@ -132,7 +138,7 @@ class MaskRCNN(nnx.Module):
         config = self.config
         rpn_key, box_key = jax.random.split(key)
         target = cut_to_image(truth, sizes)
-        pyramid = self.pyramid(images)
+        pyramid = self.pyramid(images, sizes)
 
         logits, deltas = self.rpn(pyramid)
         objectness, rpn_box = rpn.rpn_losses(
