@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 from wbcjax import config as cfg
+from wbcjax.pipeline.detector_presets import detector_config
 from wbcjax.pipeline.presets import PRESETS
 
 FOLDER = Path(__file__).parent
+DETECTORS = (("compact", "cpu"), *((name, preset) for name in ("vgg16", "resnet50") for preset in ("cpu", "paper")))
+"""Model and preset of each detector; a pretrained backbone stands for the random one too."""
 
 
 def resolved() -> dict[str, str]:
@@ -17,6 +20,10 @@ def resolved() -> dict[str, str]:
             values = {"run": cfg.to_dict(config), "noise": cfg.to_dict(preset.noise)}
             text = json.dumps(values, indent=1, sort_keys=True) + "\n"
             texts[f"{name}_{config.model.name}_{config.input}.json"] = text
+    for name, preset in DETECTORS:
+        values = cfg.to_dict(detector_config(name, preset, Path(f"{name}.weights")))
+        del values["data"]
+        texts[f"detector_{preset}_{name}.json"] = json.dumps(values, indent=1, sort_keys=True) + "\n"
     return texts
 
 

@@ -17,7 +17,8 @@ from wbcjax.evaluation.detection import ImageDetections
 from wbcjax.files import replacing, write_text
 from wbcjax.report import style
 from wbcjax.report.overlay import draw_objects
-from wbcjax.typing import Image, Size
+from wbcjax.report.pictures import AnyImage
+from wbcjax.typing import Size
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
@@ -57,7 +58,7 @@ def names_below(paths: Sequence[Path]) -> list[str]:
 def write_detections(
     out: Path,
     names: Sequence[str],
-    images: Sequence[Image],
+    images: Sequence[AnyImage],
     found: Sequence[ImageDetections],
     class_names: Sequence[str],
 ) -> None:
@@ -84,10 +85,11 @@ def as_coco(
         for box, score, label, mask in zip(image.boxes, image.scores, image.labels, image.masks, strict=True):
             left, top, right, bottom = box.tolist()
             shape = rle.encode(np.asfortranarray(mask, np.uint8))
+            runs = {"size": list(mask.shape), "counts": shape["counts"].decode("ascii")}
             objects.append({
                 "id": len(objects) + 1, "image_id": number, "category_id": int(label) + 1, "iscrowd": 0,
                 "bbox": [left, top, right - left, bottom - top], "score": float(score), "area": int(mask.sum()),
-                "segmentation": {"size": list(mask.shape), "counts": shape["counts"].decode("ascii")},
+                "segmentation": runs if mask.any() else [],
             })
     return {
         "images": [{"id": number, "file_name": name, "height": height, "width": width}

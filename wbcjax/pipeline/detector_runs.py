@@ -68,7 +68,9 @@ def train_detector(
       ConfigError, DataError, NonFiniteError: as their parts do.
     """
     workdir = Path(workdir)
-    if detection_set is not None:
+    if detection_set is None:
+        data_root(config.data)  # before the model is built, which takes seconds
+    else:
         config = with_classes_of(config, detection_set)
     begun = has_checkpoint(workdir)
     check_workdir(workdir, config, resume=resume, begun=begun)

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from wbcjax.errors import DataError
 from wbcjax.evaluation.classification import normalize_columns, normalize_rows
 from wbcjax.report import style
+from wbcjax.report.overlay import masked_detections
 from wbcjax.report.pictures import detections, misread_originals, noise_examples, roi_steps
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "confusion_matrices",
     "detections",
     "iou_distribution",
+    "masked_detections",
     "misread_originals",
     "noise_curves",
     "noise_examples",

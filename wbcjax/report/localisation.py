@@ -47,7 +47,8 @@ LOCALISATION = (
     ("table2", "Table 2. Colour ROI", ("color",), "image", tuple(IOU_METRICS)),
     ("table3", "Table 3. Mask R-CNN", ("mask_rcnn",), "image", tuple(IOU_METRICS)),
     ("table3-cells", "Table 3, cell by cell. Mask R-CNN", ("mask_rcnn",), "cell",
-     ("cells", "missed", "false_positives", "mean_iou", "median_iou", "ap50", "ap", "mask/ap50", "mask/ap", "mask_iou")),
+     ("cells", "missed", "false_positives", "mean_iou", "median_iou", "ap50", "ap", "mask/ap50", "mask/ap",
+      "mask_iou")),
     ("table8", "Table 8. Colour ROI and Mask R-CNN", LOCALISERS, "image",
      ("images", "mean_iou", "min_iou", "max_iou", "std_iou")),
 )
