@@ -174,4 +174,14 @@ def build_detector(config: DetectorModelConfig, seed: int = 0) -> MaskRCNN:
     Raises:
       ConfigError: if there is no backbone of that name, or it lacks the finest level.
     """
-    return nnx.jit(lambda: MaskRCNN(config, rngs=nnx.Rngs(seed)))()
+    graphdefs = []
+
+    def arrays(key):
+        graphdef, state = nnx.split(MaskRCNN(config, rngs=nnx.Rngs(key)))
+        graphdefs.append(graphdef)
+        return state
+
+    # It runs once: code that is compiled in a fifth of the time, and slow, will do.
+    build = jax.jit(arrays, compiler_options={"xla_backend_optimization_level": 0})
+    state = build(jax.random.key(seed))
+    return nnx.merge(graphdefs[0], state)
