@@ -16,8 +16,10 @@ import pytest
 from flax import nnx
 
 from wbcjax.config import NO_AUGMENT, OptimConfig, TrainConfig
+from wbcjax.data.detection_stream import DetectionStream, fetch_instances
 from wbcjax.data.device import DeviceStream
 from wbcjax.data.grain_pipeline import grain_batches
+from wbcjax.data.instances import DetectionArrays
 from wbcjax.errors import CheckpointError, ConfigError, NonFiniteError
 from wbcjax.training import Checkpoints, classification_loss, fit, loop, split
 from wbcjax.training.early_stopping import EarlyStopping
@@ -286,6 +288,25 @@ def test_a_loss_that_is_not_finite_names_step_quantity_and_files(tmp_path, step)
     assert Checkpoints(tmp_path / "checkpoints").latest == 3
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(checkpoint(tmp_path)))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_detection_batches_are_named_too(tmp_path):
+    """The boxes of one image are not finite: the step is named that meets it, with the images of its batch."""
+    boxes = np.zeros((12, 2, 4), np.float32)
+    boxes[7] = np.nan
+    slots = np.zeros((12, 2), np.int32)
+    arrays = DetectionArrays(IMAGES, np.full((12, 2), 4, np.int32), np.ones(12, np.float32), boxes, slots, slots == 0,
+                             np.zeros((12, 2, 112, 112), bool), tuple(NAMES))
+    order = DetectionStream(arrays, batch_size=4, seed=0)
+    batches = [order.names(next(order)) for _ in range(3)]
+    step, names = next((i, n) for i, n in enumerate(batches, start=1) if NAMES[7] in n)
+
+    def loss_fn(model, resident, batch, key):
+        images, _, truth = fetch_instances(resident, batch)
+        return model(images, rngs=nnx.Rngs(key)).mean() ** 2 + truth.boxes.sum(), {}
+
+    with pytest.raises(NonFiniteError, match=f"step {step}: loss is nan; the batch holds {', '.join(names)}"):
+        run(tmp_path, DetectionStream(arrays, batch_size=4, seed=0), loss_fn=loss_fn)
 
 
 def test_a_rate_that_blows_up_the_parameters_is_noticed_before_the_checkpoint(tmp_path):
