@@ -60,8 +60,10 @@ class MaskHead(nnx.Module):
 def mask_of_class(
     logits: Float[Array, "*b p p classes"], labels: Int[Array, "*b"]
 ) -> Float[Array, "*b p p"]:
-    """The channel of each box's own logit label (0 is the background)."""
-    return jnp.take_along_axis(logits, labels[..., None, None, None], axis=-1)[..., 0]
+    """The channel of each box's label (0 is the background)."""
+    # A sum: the gradient of a gather would be scattered number by number.
+    own = labels[..., None, None, None] == jnp.arange(logits.shape[-1])
+    return jnp.where(own, logits, 0).sum(axis=-1)
 
 
 def mask_loss(
