@@ -173,6 +173,11 @@ def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return _max_pool_2x2(x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2])
 
 
+def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Max pooling over 3×3 windows with stride 2, one pixel of padding that is never the maximum."""
+    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
 class Conv(nnx.Module):
     """Convolution with a bias: float32 parameters, computed in ``dtype``."""
 

@@ -1,0 +1,40 @@
+"""Normalisation of backbones: by batch statistics, by fixed ones, or by groups of channels."""
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+Norm = Literal["batch", "frozen", "group"]
+
+EPSILON = 1e-5
+GROUPS = 32
+
+
+class FrozenBatchNorm(nnx.Module):
+    """Batch normalisation whose scale, bias and statistics are all constants, as detectors use pretrained ones.
+
+    They count as statistics, so they are saved and loaded, and no optimiser sees them.
+    """
+
+    def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32):
+        self.scale, self.var = (nnx.BatchStat(jnp.ones((channels,), jnp.float32)) for _ in range(2))
+        self.bias, self.mean = (nnx.BatchStat(jnp.zeros((channels,), jnp.float32)) for _ in range(2))
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        scale = self.scale[...] * jax.lax.rsqrt(self.var[...] + EPSILON)
+        shift = self.bias[...] - self.mean[...] * scale
+        return x * scale.astype(self.dtype) + shift.astype(self.dtype)
+
+
+def make_norm(kind: Norm, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs) -> nnx.Module:
+    """The normalisation of a layer; with groups, as many up to 32 as divide the channels."""
+    if kind == "frozen":
+        return FrozenBatchNorm(channels, dtype=dtype)
+    if kind == "group":
+        return nnx.GroupNorm(channels, math.gcd(GROUPS, channels), epsilon=EPSILON, dtype=dtype, rngs=rngs)
+    return nnx.BatchNorm(channels, momentum=0.9, epsilon=EPSILON, dtype=dtype, rngs=rngs)
