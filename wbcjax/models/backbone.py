@@ -19,7 +19,8 @@ class Backbone(nnx.Module):
     A subclass sets the attributes and implements ``stages``.
 
     Attributes:
-      channels: of each feature map, finest first.
+      channels: of each feature map, finest first. Of the class or computed: a dictionary of its own would make a
+        model's structure unhashable, which compiled functions are chosen by.
       stage_names: where the paths of each stage's parameters start, first stage first.
       frozen_stages: so many of the first stages get no gradient.
     """

@@ -36,6 +36,7 @@ class PatchStem(nnx.Module):
 class Compact(Backbone):
     """Patch stem and three layers of residual blocks; 1.2 million parameters."""
 
+    channels: ClassVar = {f"c{level}": width for level, width in enumerate(WIDTHS, 2)}
     stage_names: ClassVar = ("stem", "layer1", "layer2", "layer3")
 
     def __init__(self, config: DetectorModelConfig, *, rngs: nnx.Rngs):
@@ -47,7 +48,6 @@ class Compact(Backbone):
             blocks = [BasicBlock(inputs, width, 2, norm, **shared)]
             blocks += [BasicBlock(width, width, 1, norm, **shared) for _ in range(depth - 1)]
             setattr(self, f"layer{number}", nnx.List(blocks))
-        self.channels = {f"c{level}": width for level, width in enumerate(WIDTHS, 2)}
 
     def stages(self) -> list[tuple[str, Stage]]:
         layers = [lambda x, blocks=getattr(self, name): run(blocks, x) for name in self.stage_names[1:]]

@@ -90,7 +90,7 @@ class ResNet(Backbone):
         self.frozen_stages = config.frozen_stages
         shared = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
         self.stem = Stem(self._norm_of(1, config.norm), **shared)
-        inputs, self.channels = 64, {}
+        inputs, self.expansion = 64, block.expansion
         for number, depth in enumerate(depths, 1):
             norm, width = self._norm_of(number + 1, config.norm), 64 * 2 ** (number - 1)
             blocks = []
@@ -98,7 +98,10 @@ class ResNet(Backbone):
                 blocks.append(block(inputs, width, 2 if number > 1 and i == 0 else 1, norm, **shared))
                 inputs = width * block.expansion
             setattr(self, f"layer{number}", nnx.List(blocks))
-            self.channels[f"c{number + 1}"] = inputs
+
+    @property
+    def channels(self) -> dict[str, int]:
+        return {f"c{level}": 2 ** (level + 4) * self.expansion for level in range(2, 6)}
 
     def stages(self) -> list[tuple[str, Stage]]:
         layers = [(map_name, lambda x, blocks=getattr(self, name): run(blocks, x))

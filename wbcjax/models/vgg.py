@@ -36,6 +36,7 @@ class VGGBlock(nnx.Module):
 class VGG16(Backbone):
     """The 13 convolutions in five blocks; the maps are those before each pooling, and the one after the last."""
 
+    channels: ClassVar = {f"c{level}": width for level, width in enumerate((*CHANNELS, CHANNELS[-1]))}
     stage_names: ClassVar = ("block1", "block2", "block3", "block4", "block5")
 
     def __init__(self, config: DetectorModelConfig, *, batch_norm: bool = False, rngs: nnx.Rngs):
@@ -46,7 +47,6 @@ class VGG16(Backbone):
             norm = self._norm_of(number, config.norm) if batch_norm else None
             block = VGGBlock(*widths[number - 1 : number + 1], CONVS[number - 1], norm, dtype=dtype, rngs=rngs)
             setattr(self, f"block{number}", block)
-        self.channels = {f"c{level}": width for level, width in enumerate((*CHANNELS, CHANNELS[-1]))}
 
     def stages(self) -> list[tuple[str, Stage]]:
         pooled = [lambda x, block=getattr(self, name): block(max_pool_2x2(x)) for name in self.stage_names[1:]]
