@@ -1,4 +1,4 @@
-"""Image classifiers as NNX modules: a plain dictionary from name to class."""
+"""Image classifiers and detectors as NNX modules: plain dictionaries from name to class, and builders."""
 
 from flax import nnx
 
@@ -7,6 +7,7 @@ from wbcjax.errors import ConfigError
 from wbcjax.models.classifier import Classifier, parameter_count
 from wbcjax.models.custom import CustomCNN1, CustomCNN2
 from wbcjax.models.lenet import LeNet
+from wbcjax.models.mask_rcnn import MaskRCNN, build_detector
 
 MODELS: dict[str, type[Classifier]] = {"lenet": LeNet, "custom1": CustomCNN1, "custom2": CustomCNN2}
 
@@ -26,4 +27,5 @@ def build(config: ModelConfig, seed: int = 0) -> Classifier:
     return nnx.jit(lambda: MODELS[config.name](config, rngs=nnx.Rngs(seed)))()
 
 
-__all__ = ["MODELS", "Classifier", "CustomCNN1", "CustomCNN2", "LeNet", "build", "parameter_count"]
+__all__ = ["MODELS", "Classifier", "CustomCNN1", "CustomCNN2", "LeNet", "MaskRCNN", "build", "build_detector",
+           "parameter_count"]
