@@ -172,6 +172,9 @@ class DetectorConfig:
     train: LoopConfig = LoopConfig(epochs=50, batch_size=32)
     weights: Path | None = None
     """Pretrained weights of the backbone; None starts from random ones."""
+    cached_copies: int = 0
+    """So many augmented copies of each training image go through the backbone's frozen stages once, before training,
+    and an epoch is a pass over all of them. 0 augments anew and computes everything at every step."""
     folds: int = 5
     """Into how many folds the training images are cut."""
     fold: int | None = None
@@ -180,6 +183,8 @@ class DetectorConfig:
     def __post_init__(self):
         require_choices(self)
         require(self.folds >= 2, "folds", self.folds, ">= 2")
+        require(self.cached_copies == 0 or (self.model.frozen_stages > 0 and self.cached_copies > 0), "cached_copies",
+                self.cached_copies, ">= 0, and 0 without frozen stages (model.frozen_stages)")
         require(self.fold is None or 0 <= self.fold < self.folds, "fold", self.fold, f"0..{self.folds - 1} or None")
         require(self.train.patience is None or self.fold is not None, "train.patience", self.train.patience,
                 "None unless a validation fold is set with --fold")

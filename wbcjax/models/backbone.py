@@ -1,4 +1,4 @@
-"""What a detector needs of a backbone: named feature maps with their strides, and stages that can be kept as they are."""
+"""What a detector needs of a backbone: named feature maps with their strides, and stages that can be kept fixed."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -39,16 +39,28 @@ class Backbone(nnx.Module):
         alone."""
         raise NotImplementedError(f"{type(self).__name__} defines no stages")
 
-    def features(self, x: Float[Array, "b h w 3"]) -> dict[str, Float[Array, "b _ _ _"]]:
-        """Every feature map of preprocessed images, finest first."""
+    def features(self, x: Float[Array, "b _ _ _"], done: int = 0) -> dict[str, Float[Array, "b _ _ _"]]:
+        """Every feature map of preprocessed images, finest first.
+
+        Args:
+          done: so many of the first stages have run already, and ``x`` is the output of the last of them; maps that
+            came before it are left out.
+        """
         maps = {}
         for number, (name, stage) in enumerate(self.stages(), 1):
-            x = stage(x)
+            if number > done:
+                x = stage(x)
             if number == self.frozen_stages:
                 x = jax.lax.stop_gradient(x)  # spares the gradient of everything before
-            if name in self.channels:
+            if number >= done and name in self.channels:
                 maps[name] = x
         return maps
+
+    def frozen_features(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b _ _ _"]:
+        """What the frozen stages make of preprocessed images: ``features`` goes on from it."""
+        for _, stage in self.stages()[: self.frozen_stages]:
+            x = stage(x)
+        return x
 
     def _norm_of(self, stage: int, norm: Norm) -> Norm:
         """The normalisation of a stage, counted from 1: statistics of a frozen one stay as they are as well."""

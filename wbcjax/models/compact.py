@@ -1,5 +1,6 @@
 """A residual network for smears, small enough for a CPU: cells are large, so most of the work is at strides 8 to 32."""
 
+import functools
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -50,5 +51,5 @@ class Compact(Backbone):
             setattr(self, f"layer{number}", nnx.List(blocks))
 
     def stages(self) -> list[tuple[str, Stage]]:
-        layers = [lambda x, blocks=getattr(self, name): run(blocks, x) for name in self.stage_names[1:]]
+        layers = [functools.partial(run, getattr(self, name)) for name in self.stage_names[1:]]
         return list(zip(self.channels, [self.stem, *layers], strict=True))

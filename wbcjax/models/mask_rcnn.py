@@ -58,6 +58,14 @@ class MaskRCNN(nnx.Module):
         """Feature maps of images in [0, 1] on the canvas, finest level first."""
         return self.fpn(self.backbone.features(self.prepare(images, sizes)))
 
+    def frozen_features(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> Float[Array, "b _ _ _"]:
+        """What the backbone's frozen stages make of images; training changes nothing about it."""
+        return self.backbone.frozen_features(self.prepare(images, sizes))
+
+    def pyramid_of_frozen(self, features: Float[Array, "b _ _ _"]) -> Pyramid:
+        """``pyramid`` of the images whose ``frozen_features`` are given."""
+        return self.fpn(self.backbone.features(features, done=self.config.frozen_stages))
+
     def prepare(self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"]) -> Float[Array, "b h w 3"]:
         """What the backbone sees: images preprocessed, and zeros, a medium colour then, beyond each one's size."""
         if images.shape[1:3] != self.config.canvas:
@@ -135,11 +143,15 @@ class MaskRCNN(nnx.Module):
         self, images: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"], truth: Instances, key: PRNGKeyArray
     ) -> dict[str, Float[Array, ""]]:
         """The five losses of a batch, whose sum is to fall; the sampling of anchors and proposals follows ``key``."""
+        return self.losses_of(self.pyramid(images, sizes), sizes, truth, key)
+
+    def losses_of(
+        self, pyramid: Pyramid, sizes: Int[Array, "b 2"], truth: Instances, key: PRNGKeyArray
+    ) -> dict[str, Float[Array, ""]]:
+        """``losses`` of the images whose pyramid is given."""
         config = self.config
         rpn_key, box_key = jax.random.split(key)
         target = cut_to_image(truth, sizes)
-        pyramid = self.pyramid(images, sizes)
-
         logits, deltas = self.rpn(pyramid)
         objectness, rpn_box = rpn.rpn_losses(
             rpn_key, jnp.concatenate(logits, axis=1), jnp.concatenate(deltas, axis=1),
@@ -147,7 +159,7 @@ class MaskRCNN(nnx.Module):
 
         proposals = self.propose(logits, deltas, pyramid, sizes)
         draw = lambda *args: box_head.sample_proposals(*args, config.box)  # noqa: E731
-        sample = jax.vmap(draw)(jax.random.split(box_key, len(images)), proposals, target)
+        sample = jax.vmap(draw)(jax.random.split(box_key, len(sizes)), proposals, target)
         classes, box = box_head.box_losses(*self.box_logits(pyramid, sample.boxes), sample)
 
         chosen = box_head.positives(sample, config.box)

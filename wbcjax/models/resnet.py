@@ -1,5 +1,6 @@
 """Residual networks (He et al. 2016) as torchvision has them: the 3×3 convolution of a bottleneck takes the stride."""
 
+import functools
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -104,7 +105,7 @@ class ResNet(Backbone):
         return {f"c{level}": 2 ** (level + 4) * self.expansion for level in range(2, 6)}
 
     def stages(self) -> list[tuple[str, Stage]]:
-        layers = [(map_name, lambda x, blocks=getattr(self, name): run(blocks, x))
+        layers = [(map_name, functools.partial(run, getattr(self, name)))
                   for map_name, name in zip(self.channels, self.stage_names[1:], strict=True)]
         return [("stem", self.stem), *layers]
 

@@ -1,5 +1,6 @@
 """VGG16 (Simonyan and Zisserman 2015, configuration D), with and without batch normalisation."""
 
+import functools
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -49,5 +50,10 @@ class VGG16(Backbone):
             setattr(self, f"block{number}", block)
 
     def stages(self) -> list[tuple[str, Stage]]:
-        pooled = [lambda x, block=getattr(self, name): block(max_pool_2x2(x)) for name in self.stage_names[1:]]
+        pooled = [functools.partial(pool_and_run, getattr(self, name)) for name in self.stage_names[1:]]
         return list(zip(self.channels, [self.block1, *pooled, max_pool_2x2], strict=True))
+
+
+def pool_and_run(block: VGGBlock, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+    """Max pooling, then the block."""
+    return block(max_pool_2x2(x))

@@ -17,19 +17,27 @@ from wbcjax.data.instances import DetectionArrays
 from wbcjax.errors import DataError
 from wbcjax.evaluation.iou import iou_statistics, padded_best_iou
 from wbcjax.models.mask_rcnn import MaskRCNN
+from wbcjax.training.frozen_features import fetch_features
 from wbcjax.training.mesh import data_mesh, replicate, shard
 from wbcjax.training.state import LossFn, merge, split
 from wbcjax.typing_detection import Detections
 
 
 def detection_loss(config: DetectorConfig) -> LossFn:
-    """The loss for ``fit``: fetch, augment, the sum of the model's five losses; reports each of them."""
+    """The loss for ``fit``: fetch, augment, the sum of the model's five losses; reports each of them.
+
+    With ``config.cached_copies`` the stream is a ``FeatureStream``, whose images are augmented already.
+    """
 
     def loss_fn(model, resident, batch, key):
         augment_key, sample_key = jax.random.split(key)
-        images, sizes, truth = fetch_instances(resident, batch)
-        images, sizes, truth = augment_detection(augment_key, images, sizes, truth, config.augment)
-        losses = model.losses(images, sizes, truth, sample_key)
+        if config.cached_copies:
+            features, sizes, truth = fetch_features(resident, batch)
+            losses = model.losses_of(model.pyramid_of_frozen(features), sizes, truth, sample_key)
+        else:
+            images, sizes, truth = fetch_instances(resident, batch)
+            images, sizes, truth = augment_detection(augment_key, images, sizes, truth, config.augment)
+            losses = model.losses(images, sizes, truth, sample_key)
         return sum(losses.values()), {f"{name}_loss": value for name, value in losses.items()}
 
     return loss_fn
