@@ -18,6 +18,7 @@ from wbcjax.pipeline.inputs import data_root
 from wbcjax.pipeline.workdir import check_workdir, finish, has_checkpoint, stored_config, write_config
 from wbcjax.training import data_mesh, fit, merge, split
 from wbcjax.training.detector import detection_loss, evaluator
+from wbcjax.training.frozen_features import FeatureStream
 from wbcjax.training.mesh import check_batch_size
 from wbcjax.training.weights import load_weights
 from wbcjax.typing import DETECTION_CLASS_NAMES
@@ -77,9 +78,12 @@ def train_detector(
     check_batch_size(config.train.batch_size, data_mesh())
     model = build_detector(config.model, config.train.seed)  # refuses an unknown name before any image is read
     if config.weights is not None:
-        model = pretrained(model, config.weights.expanduser())
+        from wbcjax.pipeline.detector_weights import start_from
+
+        model = start_from(model, config.weights.expanduser())
     train, held_out = training_arrays(config, detection_set)
-    stream = DetectionStream(train, config.train.batch_size, config.train.seed)
+    stream = (FeatureStream(model, train, config) if config.cached_copies
+              else DetectionStream(train, config.train.batch_size, config.train.seed))
     evaluate = None if held_out is None else evaluator(model, held_out, class_name=judged(config.model))
     write_config(workdir, config)
     started = time.perf_counter()
