@@ -38,8 +38,8 @@ def paper_settings(backbone: str, weights: Path | None = None) -> cfg.DetectorCo
 def cpu_settings(backbone: str, weights: Path | None = None) -> cfg.DetectorConfig:
     """A sixth of the pixels, narrow heads, few proposals: half an hour to an hour on one core.
 
-    A pretrained backbone keeps its stages up to stride 8, through which eight augmented copies of each image go once; 6 epochs
-    are then 48 passes over the images. Without weights everything is trained, in 15 passes.
+    A pretrained backbone keeps its stages up to stride 8, through which eight augmented copies of each image go once; 6
+    epochs are then 48 passes over the images. Without weights everything is trained, in 15 passes.
     """
     model = replace(
         _model(backbone, weights, canvas=(192, 256)),
