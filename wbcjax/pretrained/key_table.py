@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -40,6 +41,7 @@ def fill(
     """Set every parameter and statistic of ``module`` from ``source``; if anything is wrong, it is left as it was.
 
     Args:
+      module: a module, or only its shapes, from ``nnx.eval_shape``, which then need no initial values.
       rules: the first that matches a name decides.
       where: the source, for messages.
       kept: pattern of our paths that keep their values.
@@ -50,9 +52,9 @@ def fill(
     state = nnx.state(module, (nnx.Param, nnx.BatchStat))
     variables = {"/".join(map(str, path)): variable for path, variable in nnx.to_flat_state(state)}
     variables = {path: variable for path, variable in variables.items() if not (kept and re.fullmatch(kept, path))}
-    arrays = convert(source, rules, {path: variable[...].shape for path, variable in variables.items()}, where)
+    arrays = convert(source, rules, {path: variable.get_value().shape for path, variable in variables.items()}, where)
     for path, variable in variables.items():
-        variable[...] = arrays[path].astype(variable[...].dtype)
+        variable.set_value(jnp.asarray(arrays[path], variable.get_value().dtype))
     nnx.update(module, state)
 
 
