@@ -32,3 +32,31 @@ def synthetic_root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("synthetic") / "root"
     return write_dataset(root, train_originals=3, test_originals=1, copies_train=6, copies_test=3, two_cells=1,
                          size=(240, 320))
+
+
+@pytest.fixture(scope="session")
+def tiny_detector():
+    """The configuration of the smallest Mask R-CNN that has every part."""
+    from wbcjax import config as cfg
+
+    return cfg.DetectorModelConfig(
+        backbone="compact", canvas=(64, 96), levels=(4,), channels=8, norm="batch", canonical_size=32.0,
+        rpn=cfg.RPNConfig(anchor_scales=(1.5,), aspect_ratios=(1.0,), pre_nms=16, post_nms=8, sample=16),
+        box=cfg.BoxHeadConfig(pool=3, hidden=8, sample=8, max_detections=4),
+        mask=cfg.MaskHeadConfig(pool=4, channels=4, convs=0),
+    )
+
+
+@pytest.fixture(scope="session")
+def detector_weights(tiny_detector, tmp_path_factory) -> Path:
+    """Weights of a tiny Mask R-CNN as they were drawn: it finds something somewhere."""
+    from wbcjax import config as cfg
+    from wbcjax.models.mask_rcnn import build_detector
+    from wbcjax.pipeline.workdir import portable
+    from wbcjax.training import split
+    from wbcjax.training.weights import save_weights
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    _, params, stats = split(build_detector(tiny_detector))
+    save_weights(path, params, stats, portable(cfg.DetectorConfig(model=tiny_detector)))
+    return path

@@ -15,24 +15,6 @@ from wbcjax.data import coco
 from wbcjax.pipeline.detector_presets import compact, detector_config
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    """Weights of a tiny detector as they were drawn: it finds something somewhere."""
-    from wbcjax.models.mask_rcnn import build_detector
-    from wbcjax.pipeline.workdir import portable
-    from wbcjax.training import split
-    from wbcjax.training.weights import save_weights
-
-    config = cfg.DetectorConfig(model=cfg.DetectorModelConfig(
-        backbone="compact", canvas=(64, 96), levels=(4,), channels=8, norm="batch", canonical_size=32.0,
-        rpn=cfg.RPNConfig(anchor_scales=(1.5,), aspect_ratios=(1.0,), pre_nms=16, post_nms=8),
-        box=cfg.BoxHeadConfig(pool=3, hidden=8, max_detections=4), mask=cfg.MaskHeadConfig(pool=4, channels=4, convs=0),
-    ))
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, *split(build_detector(config.model))[1:], portable(config))
-    return path
-
-
 @pytest.fixture
 def images(tmp_path) -> Path:
     """A folder with a coloured, a grey and a transparent image of different sizes."""
@@ -89,9 +71,9 @@ def test_a_wrong_command_is_refused_in_one_line(argv, message, capsys, tmp_path,
     assert not list(tmp_path.iterdir()), "something was left behind"
 
 
-def test_detect_draws_and_lists_what_is_in_any_image(weights, images, capsys, tmp_path):
+def test_detect_draws_and_lists_what_is_in_any_image(detector_weights, images, capsys, tmp_path):
     out = tmp_path / "out"
-    assert main(["detect", str(images), "--weights", str(weights), "--out", str(out), "--score", "0"]) == 0
+    assert main(["detect", str(images), "--weights", str(detector_weights), "--out", str(out), "--score", "0"]) == 0
     printed = capsys.readouterr().out
     assert all(f"{images / name}: wbc 0." in printed for name in ("a.png", "grey.png", "alpha.png"))
     assert {path.name for path in out.iterdir()} == {"a.png", "grey.png", "alpha.png", "detections.json",
@@ -102,16 +84,17 @@ def test_detect_draws_and_lists_what_is_in_any_image(weights, images, capsys, tm
     assert len((out / "detections.csv").read_text().splitlines()) == 1 + sum(map(len, found.boxes))
 
 
-def test_detect_names_the_file_that_is_no_image(weights, images, capsys, tmp_path):
+def test_detect_names_the_file_that_is_no_image(detector_weights, images, capsys, tmp_path):
     (images / "broken.jpg").write_bytes(b"nothing")
-    assert f"{images / 'broken.jpg'}: not an image" in refused(capsys, "detect", images, "--weights", weights)
-    assert "absent.jpg: no such image" in refused(capsys, "detect", images / "absent.jpg", "--weights", weights)
+    command = ("detect", "--weights", detector_weights)
+    assert f"{images / 'broken.jpg'}: not an image" in refused(capsys, *command, images)
+    assert "absent.jpg: no such image" in refused(capsys, *command, images / "absent.jpg")
 
 
-def test_evaluate_measures_boxes_of_ones_own(weights, synthetic_root, capsys, tmp_path):
+def test_evaluate_measures_boxes_of_ones_own(detector_weights, synthetic_root, capsys, tmp_path):
     out = tmp_path / "x.json"
-    assert main(["detector", "evaluate", str(weights), "--folder", str(synthetic_root / "BCCD_Dataset" / "BCCD"),
-                 "--out", str(out)]) == 0
+    folder = synthetic_root / "BCCD_Dataset" / "BCCD"
+    assert main(["detector", "evaluate", str(detector_weights), "--folder", str(folder), "--out", str(out)]) == 0
     assert "Table 3" in capsys.readouterr().out
     rows = json.loads(out.read_text())["rows"]
     assert {row["split"] for row in rows} == {"BCCD"} and not any(row.get("kind") == "mask" for row in rows)

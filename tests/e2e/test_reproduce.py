@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from wbcjax import config as cfg
+from wbcjax.pipeline import reproduce as stages
 from wbcjax.pipeline.presets import Preset, quick_recipe
 from wbcjax.pipeline.reproduce import STAGES, reproduce
 
@@ -24,16 +25,20 @@ def tiny_recipe(model: str, input: str) -> cfg.ClassifierConfig:
 TINY = Preset("tiny", tiny_recipe, cfg.NoiseConfig(alphas=(0.0, 0.2), seeds=1), models=("lenet",))
 
 
-def test_every_stage_runs_once_and_is_reused(synthetic_root, tmp_path):
+def test_every_stage_runs_once_and_is_reused(synthetic_root, detector_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "PACKAGED", detector_weights)
+    preset = replace(TINY, detector="packaged")
     data = cfg.DataConfig(root=synthetic_root, cache_dir=tmp_path / "cache")
     out = tmp_path / "out"
     console = Console(record=True, width=100, quiet=False, file=(tmp_path / "log").open("w"))
-    outcome = reproduce(TINY, data, out, console)
+    outcome = reproduce(preset, data, out, console)
     assert outcome.synthetic
     names = {result["experiment"] for result in outcome.results}
-    assert names == {"table1_data", "table2_color_roi", "table4_5_custom_whole", "table6_7_custom_roi", "fig12_noise"}
+    assert names == {"table1_data", "table2_color_roi", "table3_mask_rcnn", "table4_5_custom_whole",
+                     "table6_7_custom_roi", "fig12_noise"}
     page = outcome.report.read_text()
-    for expected in ("Table 1", "Table 2", "Table 9", "Figure 3", "Figure 7", "Figure 8", "Figure 11", "Figure 12",
+    for expected in ("Table 1", "Table 2", "Table 3", "Table 8", "Table 9", "Worst images",
+                     "Figure 3", "Figure 7", "Figure 8", "Figure 11", "Figure 12",
                      "come from a few synthetic smears"):
         assert expected in page
     assert (out / "data_check.txt").read_text().startswith("Data root")
@@ -42,11 +47,11 @@ def test_every_stage_runs_once_and_is_reused(synthetic_root, tmp_path):
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path != outcome.report}
     second = Console(record=True, width=100, file=(tmp_path / "log2").open("w"))
     started = time.perf_counter()
-    again = reproduce(TINY, data, out, second)
+    again = reproduce(preset, data, out, second)
     assert time.perf_counter() - started < 20
     assert again.results == outcome.results
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p != outcome.report} == kept
-    assert second.export_text().count("reused") == 8
+    assert second.export_text().count("reused") == 9
 
 
 def test_a_changed_config_and_a_damaged_result_are_made_again(synthetic_root, tmp_path):

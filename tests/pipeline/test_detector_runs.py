@@ -25,30 +25,13 @@ from wbcjax.training import FitResult
 from wbcjax.typing_detection import Detections
 
 
-def tiny(data: cfg.DataConfig, **change) -> cfg.DetectorConfig:
-    """The smallest detector that has every part."""
-    config = cfg.DetectorConfig(
-        data=data,
-        model=cfg.DetectorModelConfig(
-            backbone="compact", canvas=(64, 96), levels=(4,), channels=8, norm="batch", canonical_size=32.0,
-            rpn=cfg.RPNConfig(anchor_scales=(1.5,), aspect_ratios=(1.0,), pre_nms=16, post_nms=8, sample=16),
-            box=cfg.BoxHeadConfig(pool=3, hidden=8, sample=8, max_detections=4),
-            mask=cfg.MaskHeadConfig(pool=4, channels=4, convs=0),
-        ),
+@pytest.fixture(scope="module")
+def config(tiny_detector, synthetic_root, tmp_path_factory) -> cfg.DetectorConfig:
+    return cfg.DetectorConfig(
+        data=cfg.DataConfig(root=synthetic_root, cache_dir=tmp_path_factory.mktemp("cache")), model=tiny_detector,
         augment=cfg.DetectionAugmentConfig(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, stain=0.0),
         train=cfg.LoopConfig(epochs=1, batch_size=4), folds=2,
     )
-    return replace(config, **change)
-
-
-@pytest.fixture(scope="module")
-def data(synthetic_root, tmp_path_factory) -> cfg.DataConfig:
-    return cfg.DataConfig(root=synthetic_root, cache_dir=tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
-def config(data) -> cfg.DetectorConfig:
-    return tiny(data)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +71,7 @@ def test_a_folder_with_a_run_is_left_alone(finished, config):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"model": replace(tiny(cfg.DataConfig()).model, backbone="alexnet")}, "model.backbone = 'alexnet' is unknown"),
+    ({"model": cfg.DetectorModelConfig(backbone="alexnet")}, "model.backbone = 'alexnet' is unknown"),
     ({"train": cfg.LoopConfig(batch_size=500)}, "train.batch_size = 500 is impossible: expected 1.."),
 ])
 def test_what_cannot_be_trained_leaves_no_folder(config, tmp_path, change, message):

@@ -30,8 +30,9 @@ from wbcjax.files import write_text
 
 Number = int | float | np.number | np.ndarray | jax.Array  # arrays of no axes
 
-MODELS = ("lenet", "custom1", "custom2", "vgg16", "resnet50", "inception_v3", "color", "mask_rcnn_vgg16",
-          "mask_rcnn_resnet50", "mask_rcnn_compact", "data")
+BACKBONES = ("vgg16", "vgg16_bn", "resnet18", "resnet34", "resnet50", "resnet101", "compact")
+MODELS = ("lenet", "custom1", "custom2", "vgg16", "resnet50", "inception_v3", "color",
+          *(f"mask_rcnn_{backbone}" for backbone in BACKBONES), "data")
 """Who a figure belongs to; ``data`` is no model, but the data set itself."""
 
 INPUTS = ("whole", "roi")

@@ -19,8 +19,8 @@ from wbcjax.training.detector import predict_detections
 from wbcjax.typing import Image, Size
 from wbcjax.typing_detection import Detections
 
-PACKAGED = "compact-wbc.safetensors"
-"""Weights of the compact detector of white cells, in ``wbcjax/weights``."""
+PACKAGED = Path(str(resources.files("wbcjax") / "weights" / "compact-wbc.safetensors"))
+"""Weights of the compact detector of white cells that comes with the package."""
 
 AnyImage = Path | str | np.ndarray
 
@@ -45,7 +45,10 @@ class Detector:
         Raises:
           CheckpointError: if there are no weights, or they are damaged or of no detector.
         """
-        return cls(*load_detector(packaged_weights() if path is None else Path(path)))
+        if path is None and not PACKAGED.is_file():
+            raise CheckpointError(f"{PACKAGED}: this installation comes without a detector; train one with `wbcjax "
+                                  "detector train` and give its folder")
+        return cls(*load_detector(PACKAGED if path is None else Path(path)))
 
     def __call__(
         self, images: AnyImage | Sequence[AnyImage], *, score_threshold: float = 0.5, batch_size: int = 8
@@ -100,16 +103,3 @@ def as_image(item: AnyImage) -> Image:
         raise DataError(f"an image of shape {item.shape} and type {item.dtype}; expected RGB: (height, width, 3), "
                         "uint8 in 0..255")
     return item
-
-
-def packaged_weights() -> Path:
-    """The compact detector's weights in the package.
-
-    Raises:
-      CheckpointError: if this installation has none.
-    """
-    path = Path(str(resources.files("wbcjax") / "weights" / PACKAGED))
-    if not path.is_file():
-        raise CheckpointError(f"{path}: this installation comes without a detector; train one with `wbcjax detector "
-                              "train` and give its folder")
-    return path

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,11 @@ def detector_study(
     rows: Rows = []
     for number, config in enumerate(configs, 1):
         folder = ensure_detector(config, runs, boxes[config.annotations])
-        rows += bccd_rows(Detector.load(folder), config.data, boxes, figures)
+        detector = Detector.load(folder)
+        measured = measure(detector, config.data, boxes)
+        rows += bccd_rows(detector, measured)
+        if figures is not None:
+            draw_bccd(detector, measured, figures)
         if progress is not None:
             progress(number, len(configs))
     write_results(
@@ -97,7 +102,12 @@ def detector_study(
 
 
 def detector_evaluation(
-    detector: Detector, data: cfg.DataConfig, path: Path, own: DetectionSet | None = None, split: str = TEST
+    detector: Detector,
+    data: cfg.DataConfig,
+    path: Path,
+    own: DetectionSet | None = None,
+    split: str = TEST,
+    notes: Sequence[str] = (),
 ) -> Rows:
     """Evaluate one trained detector, on BCCD's test images or on boxes of one's own; writes the results file ``path``.
 
@@ -111,34 +121,51 @@ def detector_evaluation(
     started = time.perf_counter()
     if own is None:
         boxes = bccd(data)
-        rows, measured, notes = bccd_rows(detector, data, boxes), boxes["corrected"], NOTES
+        rows = bccd_rows(detector, measure(detector, data, boxes))
+        judged_on, notes = boxes["corrected"], (*NOTES, *notes)
     else:
         found = detector(own.paths, score_threshold=0.0)
         rows = detection_rows(found, own, detector.config.model, **run_keys(detector, split))
-        measured, notes = own, NOTES[:1]
+        judged_on, notes = own, (NOTES[0], *notes)
     write_results(path, experiment=path.stem, config=portable(detector.config), rows=rows,
                   seeds=detector.config.train.seed, wall_time=time.perf_counter() - started, notes=notes,
-                  data_fingerprint=fingerprint(measured, judged(detector.config.model)))
+                  data_fingerprint=fingerprint(judged_on, judged(detector.config.model)))
     return rows
 
 
-def bccd_rows(
-    detector: Detector, data: cfg.DataConfig, boxes: Mapping[str, DetectionSet], figures: Path | None = None
-) -> Rows:
-    """Every row of one detector on BCCD's test images, by each kind of its boxes."""
-    model = detector.config.model
-    truth = {kind: side_of_split(of_kind, "test", model.class_names, data_root(data))
-             for kind, of_kind in boxes.items()}
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a detector finds in BCCD's test images."""
+
+    images: list[Image]
+    found: list[ImageDetections]
+    """Whatever their score."""
+    truth: dict[str, DetectionSet]
+    """By published and by corrected boxes, with masks."""
+
+
+def measure(detector: Detector, data: cfg.DataConfig, boxes: Mapping[str, DetectionSet]) -> Measured:
+    """Run a detector on BCCD's test images; ``boxes`` are those of ``bccd``."""
+    names = detector.class_names
+    truth = {kind: side_of_split(of_kind, "test", names, data_root(data)) for kind, of_kind in boxes.items()}
     images = list(load_images(truth["published"].paths, strict=data.strict))
-    found = detector(images, score_threshold=0.0)
+    return Measured(images, detector(images, score_threshold=0.0), truth)
+
+
+def bccd_rows(detector: Detector, measured: Measured) -> Rows:
+    """Every row of one detector on BCCD's test images, by each kind of its boxes."""
     common = run_keys(detector, TEST)
     rows = [row(**common, variant="published", unit="image", metric="ms_per_image",
-                value=ms_per_image(detector, images[:TIMED_IMAGES]))]
-    for variant, true in truth.items():
-        rows += detection_rows(found, true, model, **common, variant=variant)
-    if figures is not None:
-        draw_detector(common["model"], images, found, truth["corrected"], model, figures)
+                value=ms_per_image(detector, measured.images[:TIMED_IMAGES]))]
+    for variant, truth in measured.truth.items():
+        rows += detection_rows(measured.found, truth, detector.config.model, **common, variant=variant)
     return rows
+
+
+def draw_bccd(detector: Detector, measured: Measured, folder: Path) -> None:
+    """Draw the IoU histogram and the worst images of one detector into ``folder``."""
+    model = f"mask_rcnn_{detector.config.model.backbone}"
+    draw_detector(model, measured.images, measured.found, measured.truth["corrected"], detector.config.model, folder)
 
 
 def run_keys(detector: Detector, split: str) -> dict[str, Any]:

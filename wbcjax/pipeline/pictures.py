@@ -16,6 +16,9 @@ from wbcjax.data.voc import voc
 from wbcjax.evaluation.iou import best_iou
 from wbcjax.evaluation.noise import add_noise, gaussian
 from wbcjax.evaluation.results import PAPER
+from wbcjax.pipeline.detector import Detector
+from wbcjax.pipeline.detector_runs import bccd
+from wbcjax.pipeline.detector_study import draw_bccd, measure
 from wbcjax.pipeline.inputs import Inputs, data_root
 from wbcjax.pipeline.localisation import VARIANTS
 from wbcjax.pipeline.presets import Preset
@@ -41,9 +44,14 @@ def draw_figures(
     results: Path,
     folder: Path,
     splits: Splits,
+    detector: Path | None,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Draw every figure into ``folder``, and enter it in the index that the report reads."""
+    """Draw every figure into ``folder``, and enter it in the index that the report reads.
+
+    Args:
+      detector: weights of the Mask R-CNN to show, where there is one.
+    """
     rows = [{**row, "experiment": result["experiment"]} for result in load_results(results) for row in result["rows"]]
     configs = preset.configs(data)
     jobs: list[Callable[[], None]] = [
@@ -54,6 +62,8 @@ def draw_figures(
         lambda: noise_example_figure(preset, splits.get(configs[-1], "TEST"), folder),
         lambda: misread_figure(configs[-1], runs, splits, folder),
     ]
+    if detector is not None:
+        jobs.insert(1, lambda: detector_figures(detector, data, folder))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.json").unlink(missing_ok=True)
     for number, job in enumerate(jobs, 1):
@@ -88,6 +98,12 @@ def localisation_figures(data: cfg.DataConfig, folder: Path) -> None:
                                  folder / "fig8_iou.png",
                                  paper_mean={"Colour ROI, faithful": PAPER[("color", "whole", "mean_iou")]})
     add_figure(path, "roi", "Figure 8. Distribution of the IoU", "Over the detector's test images.")
+
+
+def detector_figures(weights: Path, data: cfg.DataConfig, folder: Path) -> None:
+    """Figures 9 and 10 of one detector: the distribution of its IoU, and the images it does worst on."""
+    detector = Detector.load(weights)
+    draw_bccd(detector, measure(detector, data, bccd(data)), folder)
 
 
 def confusion_figures(rows: Sequence[dict[str, Any]], folder: Path) -> None:

@@ -64,6 +64,8 @@ class Preset:
     noise: cfg.NoiseConfig
     models: tuple[str, ...] = MODELS
     inputs: tuple[Input, ...] = INPUTS
+    detector: Literal["none", "packaged", "compact"] = "none"
+    """Mask R-CNN: none, the compact one that comes with the package, or the compact one trained anew."""
 
     def config(self, model: str, input: Input, data: cfg.DataConfig) -> cfg.ClassifierConfig:
         """The recipe's config of one run, on ``data``."""
@@ -75,8 +77,9 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset("quick", quick_recipe, cfg.NoiseConfig(alphas=(0.0, 0.05, 0.15, 0.25, 0.35), seeds=2)),
-    "paper": Preset("paper", recipe, cfg.NoiseConfig()),
+    "quick": Preset("quick", quick_recipe, cfg.NoiseConfig(alphas=(0.0, 0.05, 0.15, 0.25, 0.35), seeds=2),
+                    detector="packaged"),
+    "paper": Preset("paper", recipe, cfg.NoiseConfig(), detector="compact"),
 }
 
 

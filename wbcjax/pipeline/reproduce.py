@@ -25,6 +25,10 @@ from wbcjax.evaluation.results import environment, read_results
 from wbcjax.files import write_text
 from wbcjax.pipeline import localisation
 from wbcjax.pipeline.counts import counts_study
+from wbcjax.pipeline.detector import PACKAGED, Detector
+from wbcjax.pipeline.detector_presets import compact
+from wbcjax.pipeline.detector_runs import bccd
+from wbcjax.pipeline.detector_study import detector_evaluation, ensure_detector
 from wbcjax.pipeline.inputs import data_root
 from wbcjax.pipeline.pictures import draw_figures
 from wbcjax.pipeline.presets import Preset, SyntheticData
@@ -36,7 +40,7 @@ from wbcjax.pipeline.studies import (
     proven_fingerprint,
     run_folder,
 )
-from wbcjax.pipeline.workdir import is_finished, portable
+from wbcjax.pipeline.workdir import is_finished, portable, stored_config
 from wbcjax.report.html import write_report
 from wbcjax.report.tables import load_results
 
@@ -44,7 +48,7 @@ SYNTHETIC_NOTICE = (
     "These numbers come from a few synthetic smears and models trained for seconds. They show that the pipeline works, "
     "and say nothing about the paper's figures beside them."
 )
-STAGES = 8
+STAGES = 9
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,16 @@ def reproduce(preset: Preset, data: cfg.DataConfig, out: Path, console: Console 
             with stages.bar("locating") as advance:
                 localisation.color_roi_study(data, experiment="table2_color_roi", results=results, progress=advance)
 
+    with stages.stage("Mask R-CNN (Tables 3 and 8)"):
+        detector = detector_weights(preset, data, out / "runs")
+        if detector is None:
+            stages.console.print("      none in this preset", style="dim", highlight=False)
+        else:
+            stated = portable(stored_config(cfg.DetectorConfig, detector)[1])
+            boxes = localisation.fingerprint(bccd(data)["corrected"])
+            if not is_done(results / "table3_mask_rcnn.json", stated, boxes, stages):
+                detector_evaluation(Detector.load(detector), data, results / "table3_mask_rcnn.json", notes=notes)
+
     splits = Splits()
     with stages.stage(f"Training {', '.join(preset.models)} on {' and '.join(preset.inputs)}"):
         for config in preset.configs(data):
@@ -158,7 +172,7 @@ def reproduce(preset: Preset, data: cfg.DataConfig, out: Path, console: Console 
             stages.reused("figures")
         else:
             with stages.bar("drawing") as advance:
-                draw_figures(preset, data, out / "runs", results, figures, splits, advance)
+                draw_figures(preset, data, out / "runs", results, figures, splits, detector, advance)
             stamp.write_text(state)
 
     with stages.stage("Report"):
@@ -167,6 +181,17 @@ def reproduce(preset: Preset, data: cfg.DataConfig, out: Path, console: Console 
         report = write_report(results, figures, out / "report.html", config=resolved, environment=environment(),
                               notice=SYNTHETIC_NOTICE if synthetic else "")
     return Outcome(load_results(results), report, synthetic)
+
+
+def detector_weights(preset: Preset, data: cfg.DataConfig, runs: Path) -> Path | None:
+    """The detector that a preset measures, trained if it has to be; None without one.
+
+    Raises:
+      Interrupted: if training was stopped by a signal.
+    """
+    if preset.detector == "compact":
+        return ensure_detector(replace(compact(), data=data), runs, bccd(data)["corrected"])
+    return PACKAGED if preset.detector == "packaged" and PACKAGED.is_file() else None
 
 
 def synthetic_root(cache_dir: Path, stages: Stages) -> Path:
