@@ -45,7 +45,7 @@ METRICS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("mask_iou", "median_mask_iou"), (0, 1)),
     "std_iou": (0, 0.5),
     **dict.fromkeys(("retention", "loss", "confusion", "missed", "images", "cells"), (0, math.inf)),
-    "false_positives": (0, math.inf),
+    **dict.fromkeys(("false_positives", "side_std"), (0, math.inf)),
     **dict.fromkeys(("ms_per_image", "images_per_s"), (0, math.inf)),
 }
 """Every metric's name and range. ``retention``: accuracy with noise over accuracy without. ``confusion``:
@@ -53,6 +53,7 @@ images of class ``true`` predicted as class ``predicted``. ``missed``: images wi
 without one (``unit``: image or cell). ``false_positives``: predicted boxes without a cell. ``ap…``: of boxes or
 masks (``kind``), of one class (``class_name``) or the mean over them. ``mask_iou``: mean over the true masks.
 ``iou_fraction``: share of the images whose IoU lies between ``bin_low`` and ``bin_high``.
+``side_std``: deviation of a side of the published boxes, in pixels.
 ``source_accuracy``: accuracy on the copies of one original."""
 
 PAPER: dict[tuple[str, str, str], float] = {
