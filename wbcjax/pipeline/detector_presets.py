@@ -88,7 +88,7 @@ def compact_all_classes() -> cfg.DetectorConfig:
         class_names=DETECTION_CLASS_NAMES,
         box=replace(config.model.box, sample=64, max_detections=48),
     )
-    return replace(config, model=model, train=replace(config.train, epochs=50))
+    return replace(config, model=model, train=replace(config.train, epochs=30))
 
 
 PRESETS: dict[str, Callable[[str, Path | None], cfg.DetectorConfig]] = {"cpu": cpu_settings, "paper": paper_settings}
