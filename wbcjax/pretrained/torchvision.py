@@ -35,7 +35,7 @@ def load_torchvision_mask_rcnn(
 ) -> MaskRCNN:
     """Fill ``model``, which is returned, with the weights of torchvision's Mask R-CNN over a ResNet.
 
-    The names of both its releases are known: those of the published weights, and those of a model saved today.
+    Some layers got other names in torchvision 0.13; the old ones, which the published weights have, are known too.
 
     Args:
       predictors: False leaves the layers whose outputs are classes as they are, to train for other classes.
@@ -116,7 +116,7 @@ def _read_file(path: Path) -> Mapping[str, Any]:
 
 def _as_numpy(value: Any) -> np.ndarray:
     """An array, or a PyTorch tensor of any type and device, as NumPy's."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+    return value.detach().cpu().float().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
 def _with_epsilon(state: dict[str, np.ndarray], epsilon: float) -> dict[str, np.ndarray]:
