@@ -13,7 +13,8 @@ whole and counted; the setting is ``wbcjax.recipe``.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from wbcjax import cli
 from wbcjax.cli.experiment import Experiment
@@ -23,14 +24,19 @@ from wbcjax.cli.experiment import Experiment
 class Crops(Experiment):
     """LeNet, custom CNN 1 and custom CNN 2 on crops of the colour ROI."""
 
+    roi: tuple[Literal["color", "mask_rcnn", "oracle"], ...] = ("color",)
+    """Where the crops come from; each gets its column."""
+
     name = "table6_7_custom_roi"
 
     def study(self) -> None:
         from wbcjax.pipeline.presets import PRESETS
         from wbcjax.pipeline.studies import classification_study, with_seeds
 
-        classification_study(with_seeds(PRESETS["paper"].configs(self.data, "roi"), self.seeds),
-                             experiment=self.name, runs=self.runs, results=self.results)
+        configs = [replace(config, roi_source=source)
+                   for source in self.roi for config in PRESETS["paper"].configs(self.data, "roi")]
+        classification_study(with_seeds(configs, self.seeds), experiment=self.name, runs=self.runs,
+                             results=self.results)
 
 
 if __name__ == "__main__":

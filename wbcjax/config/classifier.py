@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from wbcjax.config.base import require, require_choices
@@ -99,8 +100,11 @@ class ClassifierConfig:
     data: DataConfig = field(default_factory=DataConfig)
     input: Literal["whole", "roi"] = "roi"
     """What the model sees: the whole image, or a crop of the region of interest."""
-    roi_source: Literal["color", "oracle"] = "color"
-    """Where the crops come from: the colour ROI, or the true boxes mapped through the provenance table."""
+    roi_source: Literal["color", "mask_rcnn", "oracle"] = "color"
+    """Where the crops come from: the colour ROI, the Mask R-CNN of ``detector``, or the true boxes mapped through the
+    provenance table."""
+    detector: Path | None = None
+    """Weights file or run folder of the Mask R-CNN; None takes the one that comes with the package."""
     roi: ColorRoiConfig = ColorRoiConfig()
     crop: CropConfig = CropConfig()
     model: ModelConfig = ModelConfig()

@@ -1,7 +1,6 @@
 """A trained Mask R-CNN on new images of any size: boxes, scores, classes and masks in their own pixels."""
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,12 @@ from wbcjax.errors import CheckpointError, DataError
 from wbcjax.evaluation.detection import ImageDetections
 from wbcjax.models.mask_rcnn import MaskRCNN
 from wbcjax.ops.masks import paste
-from wbcjax.pipeline.detector_runs import load_detector
+from wbcjax.pipeline.detector_runs import judged, load_detector
+from wbcjax.pipeline.workdir import PACKAGED
 from wbcjax.training import split
 from wbcjax.training.detector import predict_detections
-from wbcjax.typing import Image, Size
+from wbcjax.typing import Box, Image, Size
 from wbcjax.typing_detection import Detections
-
-PACKAGED = Path(str(resources.files("wbcjax") / "weights" / "compact-wbc.safetensors"))
-"""Weights of the compact detector of white cells that comes with the package."""
 
 AnyImage = Path | str | np.ndarray
 
@@ -75,6 +72,11 @@ class Detector:
             for i, (image, (_, scale)) in enumerate(zip(pixels, fits, strict=True))
         ]
         return out[0] if one else out
+
+    def best_box(self, found: ImageDetections) -> Box | None:
+        """The box of highest score of a white cell (of the first class, where there are none); None without one."""
+        cells = found.of_class(self.class_names.index(judged(self.config.model)))
+        return cells.boxes[0] if len(cells) else None
 
 
 def in_image_pixels(found: Detections, scale: float, size: Size, score_threshold: float) -> ImageDetections:

@@ -2,11 +2,13 @@
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from wbcjax import config as cfg
 from wbcjax.data.images import load_images
@@ -18,6 +20,7 @@ from wbcjax.data.voc import voc
 from wbcjax.errors import DataError
 from wbcjax.files import replacing
 from wbcjax.ops import boxes as box_ops
+from wbcjax.pipeline.workdir import detector_weights, file_digest
 from wbcjax.roi import color_rois, crops
 from wbcjax.typing import CLASS_NAMES, Bool, Box, Float, Images, Int
 
@@ -92,8 +95,8 @@ def inputs_of(
     """Any classification set as ``config`` wants it.
 
     Args:
-      true_boxes: boxes of each file's cells, in pixels of the file resized to ``FILE_SIZE``; crops are made from the
-        largest. None finds the cell by its colour.
+      true_boxes: boxes of each file's cells, in pixels of the file resized to ``FILE_SIZE``; with roi_source "oracle"
+        crops are made from the largest.
 
     Raises:
       DataError: as ``load_images`` does, or where the config crops by true boxes and there are none.
@@ -109,10 +112,13 @@ def inputs_of(
     images = load(FILE_SIZE)
     if config.roi_source == "color":
         boxes = color_regions(items, images, config)
+    elif config.roi_source == "mask_rcnn":
+        boxes = detected_regions(items, images, config, progress=progress)
     elif true_boxes is not None:
         boxes = [max(found, key=box_ops.area) if len(found) else None for found in true_boxes]
     else:
-        raise DataError("roi_source = 'oracle' crops by true boxes, and this data has none; use roi_source = 'color'")
+        raise DataError("roi_source = 'oracle' crops by true boxes, and this data has none; use roi_source = 'color' "
+                        "or 'mask_rcnn'")
     missed = np.array([box is None for box in boxes], bool)
     cropped = crops(images, boxes, size, config.crop)
     return Inputs(cropped, items.labels, items.sources, items.names, missed, items.class_names)
@@ -120,11 +126,37 @@ def inputs_of(
 
 def color_regions(items: ClassificationSet, images: Images, config: cfg.ClassifierConfig) -> list[Box | None]:
     """One box an image by its colour, None where none is found; kept in the cache folder."""
-    key = files_digest(items.paths)
-    target = config.data.cache_dir.expanduser() / f"regions-{key}-{cfg.fingerprint(config.roi)}.npy"
+    return _kept_regions(items, config, cfg.fingerprint(config.roi), lambda: color_rois(images, config.roi))
+
+
+def detected_regions(
+    items: ClassificationSet, images: Images, config: cfg.ClassifierConfig, *, progress: bool = False
+) -> list[Box | None]:
+    """The box of highest score an image, None where the Mask R-CNN finds no white cell; kept in the cache folder."""
+    weights = detector_weights(config)
+    find = lambda: best_boxes(weights, images, progress=progress)  # noqa: E731
+    return _kept_regions(items, config, file_digest(weights)[:12], find)
+
+
+def best_boxes(weights: Path, images: Images, *, progress: bool = False, chunk: int = 256) -> list[Box | None]:
+    """Box of the best white cell of each image, by the detector of ``weights``."""
+    from wbcjax.pipeline.detector import Detector  # which is built on this module
+
+    detector = Detector.load(weights)
+    boxes: list[Box | None] = []
+    starts = range(0, len(images), chunk)
+    for start in track(starts, "Finding cells", disable=not progress, console=Console(stderr=True)):
+        boxes += [detector.best_box(found) for found in detector(list(images[start : start + chunk]))]
+    return boxes
+
+
+def _kept_regions(
+    items: ClassificationSet, config: cfg.ClassifierConfig, method: str, find: Callable[[], Sequence[Box | None]]
+) -> list[Box | None]:
+    """What ``find`` says of the items' regions, from the cache folder where it is there."""
+    target = config.data.cache_dir.expanduser() / f"regions-{files_digest(items.paths)}-{method}.npy"
     if not target.exists():
-        found = color_rois(images, config.roi)
-        table = np.array([np.full(4, np.nan) if box is None else box for box in found], np.float32).reshape(-1, 4)
+        table = np.array([np.full(4, np.nan) if box is None else box for box in find()], np.float32).reshape(-1, 4)
         with replacing(target) as temporary, temporary.open("wb") as file:
             np.save(file, table)
     return [None if np.isnan(box).any() else box for box in np.load(target)]

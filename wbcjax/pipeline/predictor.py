@@ -12,8 +12,10 @@ from jaxtyping import Float, UInt8
 from wbcjax import config as cfg
 from wbcjax.data.images import read_image, resize
 from wbcjax.errors import DataError
+from wbcjax.pipeline.detector import Detector
 from wbcjax.pipeline.inputs import FILE_SIZE
 from wbcjax.pipeline.runs import class_names_of, load_run
+from wbcjax.pipeline.workdir import detector_weights
 from wbcjax.roi import color_roi, crop
 from wbcjax.training import predict_logits, split
 from wbcjax.typing import Box, Image
@@ -41,13 +43,16 @@ class Run:
         """Load a run's folder, or its weights file.
 
         Raises:
-          CheckpointError: if there are no weights, or they are damaged.
+          CheckpointError: if there are no weights, or they are damaged, or those of the detector that the run's crops
+            come from are not at hand.
         """
         self.path = Path(path)
         model, self.config = load_run(self.path)
         self.model: nnx.Module = model
         self.class_names = class_names_of(self.path, self.config)
         self._weights = split(model)
+        by_detector = self.config.input == "roi" and self.config.roi_source == "mask_rcnn"
+        self._detector = Detector.load(detector_weights(self.config)) if by_detector else None
 
     def predict(self, images: Iterable[Path | str | np.ndarray]) -> list[Prediction]:
         """Classify files or RGB arrays (uint8, any size), each with one cell.
@@ -58,7 +63,7 @@ class Run:
         boxes, inputs = [], []
         for item in images:
             image = self._image(item)
-            boxes.append(find_region(image, self.config))
+            boxes.append(find_region(image, self.config, self._detector))
             inputs.append(classifier_input(image, boxes[-1], self.config))
         if not inputs:
             return []
@@ -85,16 +90,16 @@ class Run:
         return np.asarray(head(logits))
 
 
-def find_region(image: Image, config: cfg.ClassifierConfig) -> Box | None:
-    """The cell's box by its colour, in pixels of the image; None where none is found, or the run takes whole images.
+def find_region(image: Image, config: cfg.ClassifierConfig, detector: Detector | None = None) -> Box | None:
+    """The cell's box, in pixels of the image; None where none is found, or the run takes whole images.
 
-    As in training the colour is looked at on an image of the width of ``FILE_SIZE``. A run trained on true boxes has
-    none here, and finds the cell by its colour too.
+    As in training it is looked for on an image of the width of ``FILE_SIZE``, by the detector or by colour. A run
+    trained on true boxes has none here, and finds the cell by its colour too.
     """
     if config.input == "whole":
         return None
     small = _at_file_width(image)
-    box = color_roi(small, config.roi)
+    box = color_roi(small, config.roi) if detector is None else detector.best_box(detector(small))
     return None if box is None else box * np.float32(image.shape[1] / small.shape[1])
 
 

@@ -69,7 +69,8 @@ class Splits:
 
     def get(self, config: cfg.ClassifierConfig, split: str) -> Inputs:
         """``classifier_inputs``; of another input, crop or size than the last, those of the last are let go."""
-        key = (config.data, config.input, config.roi_source, config.roi, config.crop, config.model.image_size)
+        key = (config.data, config.input, config.roi_source, config.detector, config.roi, config.crop,
+               config.model.image_size)
         if key != self._key:
             self._key, self._inputs = key, {}
         if split not in self._inputs:

@@ -1,7 +1,9 @@
 """The folder of a training run, of a classifier or a detector: what lies there, whose run it is, and how it ends."""
 
+import hashlib
 import importlib.util
 import json
+from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +16,8 @@ from wbcjax.training.weights import read_config, save_weights
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
 SUMMARY = "summary.json"
+PACKAGED = Path(str(resources.files("wbcjax") / "weights" / "compact-wbc.safetensors"))
+"""Weights of the compact detector of white cells that comes with the package."""
 
 Config = cfg.ClassifierConfig | cfg.DetectorConfig
 C = TypeVar("C", cfg.ClassifierConfig, cfg.DetectorConfig)
@@ -21,17 +25,58 @@ C = TypeVar("C", cfg.ClassifierConfig, cfg.DetectorConfig)
 
 def portable(config: Config) -> dict:
     """The config as JSON without the folders of one machine: what identifies a run."""
-    values = cfg.to_dict(config)
-    del values["data"]["root"], values["data"]["cache_dir"]
+    values = _without_folders(config)
     if values.get("weights"):
         values["weights"] = Path(values["weights"]).name
+    if values.get("roi_source") == "mask_rcnn":
+        values["detector"] = _label_of(detector_weights(config))
+    return values
+
+
+def detector_weights(config: cfg.ClassifierConfig) -> Path:
+    """The weights file of the Mask R-CNN that the crops of ``config`` come from.
+
+    A stored config names them by their content; of these the packaged ones are found again.
+
+    Raises:
+      CheckpointError: if they are not at hand.
+    """
+    path = PACKAGED if config.detector is None else config.detector.expanduser()
+    path = path / WEIGHTS if path.is_dir() else path
+    if path.is_file():
+        return path
+    if PACKAGED.is_file() and path.name == _label_of(PACKAGED):
+        return PACKAGED
+    raise CheckpointError(f"{path}: no such weights of a detector, which the crops come from; give its file or folder "
+                          "as detector")
+
+
+def _label_of(weights: Path) -> str:
+    """File name and content in one word."""
+    return f"{weights.name}@{file_digest(weights)[:12]}"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _without_folders(config: Config) -> dict:
+    values = cfg.to_dict(config)
+    del values["data"]["root"], values["data"]["cache_dir"]
     return values
 
 
 def is_finished(workdir: Path, config: Config) -> bool:
-    """Whether ``workdir`` holds the weights of this very config."""
+    """Whether ``workdir`` holds the weights of this very config; fields newer than they are had their defaults."""
     path = workdir / WEIGHTS
-    return path.is_file() and read_config(path) == portable(config)
+    if not path.is_file():
+        return False
+    try:
+        return _without_folders(cfg.from_dict(type(config), read_config(path))) == portable(config)
+    except ConfigError:  # a field that is no more, or a run of another kind
+        return False
 
 
 def has_checkpoint(workdir: Path) -> bool:
