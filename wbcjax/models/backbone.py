@@ -50,8 +50,8 @@ class Backbone(nnx.Module):
         for number, (name, stage) in enumerate(self.stages(), 1):
             if number > done:
                 x = stage(x)
-            if number == self.frozen_stages:
-                x = jax.lax.stop_gradient(x)  # spares the gradient of everything before
+            if number <= self.frozen_stages:
+                x = jax.lax.stop_gradient(x)
             if number >= done and name in self.channels:
                 maps[name] = x
         return maps
