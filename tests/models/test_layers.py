@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from wbcjax.models import layers
-from wbcjax.models.layers import Conv, conv2d, max_pool_2x2
+from wbcjax.models.layers import Conv, conv2d, max_pool_2x2, max_pool_3x3
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the rules under test are the CPU's")
 
@@ -70,6 +70,18 @@ def test_conv_equals_lax(case, padding):
 def test_strided_conv_equals_lax(strides):
     x, kernel = normal(0, 2, 9, 12, 3), normal(1, 3, 3, 3, 16)
     assert_close(gradients(conv2d, x, kernel, strides, "SAME"), gradients(plain, x, kernel, strides, "SAME"))
+
+
+@pytest.mark.parametrize("strides", [(2, 2), (1, 3)])
+def test_strided_1x1_conv_equals_lax(strides):
+    x, kernel = normal(0, 2, 7, 8, 5), normal(1, 1, 1, 5, 9)
+    for padding in ("SAME", "VALID", ((0, 1), (1, 0))):
+        assert_close(gradients(conv2d, x, kernel, strides, padding), gradients(plain, x, kernel, strides, padding))
+
+
+def test_max_pool_3x3_ignores_its_border():
+    x = -1 - jnp.arange(16.0).reshape(1, 4, 4, 1)
+    np.testing.assert_array_equal(max_pool_3x3(x)[0, :, :, 0], [[-1, -2], [-5, -6]])
 
 
 @settings(max_examples=10, deadline=None)

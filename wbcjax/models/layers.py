@@ -78,6 +78,15 @@ def _stride_1_conv(x, kernel, padding):
     return _lax_conv(x, kernel, (1, 1), padding)
 
 
+def _pixel_conv(x, kernel, strides):
+    """1×1 convolution as a matrix product, whose gradients are such products too.
+
+    At 64 to 512 channels the kernel gradient of the convolution takes 3 to 20 times as long as that of the product.
+    """
+    x = x[:, :: strides[0], :: strides[1]]
+    return (x.reshape(-1, x.shape[3]) @ kernel[0, 0]).reshape(*x.shape[:3], kernel.shape[3])
+
+
 def _kernel_gradient(x, g, kernel_shape, padding):
     """Sum over chunks of images of the convolution of input channels (as images) with output gradients (as kernels)."""
     batch = x.shape[0]
@@ -125,11 +134,13 @@ def conv2d(
 ) -> Float[Array, "b h2 w2 o"]:
     """Two-dimensional convolution (cross-correlation, as everywhere in deep learning).
 
-    Values and gradients are those of ``lax.conv_general_dilated`` to float32 rounding. On a CPU, with stride 1, they
-    are computed two to five times faster where channels are few, and the kernel gradient two to four times faster;
-    there is no forward-mode derivative then.
+    Values and gradients are those of ``lax.conv_general_dilated`` to float32 rounding. On a CPU a 1×1 kernel is a
+    matrix product; larger ones with stride 1 are computed two to five times faster where channels are few, and their
+    kernel gradient up to four times faster, without a forward-mode derivative.
     """
     padding = _padding(padding, x.shape, kernel.shape, strides)
+    if jax.default_backend() == "cpu" and kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
+        return _pixel_conv(x, kernel, strides)
     if jax.default_backend() == "cpu" and tuple(strides) == (1, 1):
         return _cpu_conv(x, kernel, padding)
     return _lax_conv(x, kernel, tuple(strides), padding)
