@@ -12,7 +12,7 @@ from wbcjax.cli import main
 from wbcjax.cli.detector import Train
 from wbcjax.cli.parse import parse
 from wbcjax.data import coco
-from wbcjax.pipeline.detector_presets import compact, detector_config
+from wbcjax.pipeline.detector_presets import compact, compact_all_classes, detector_config
 
 
 @pytest.fixture
@@ -33,6 +33,7 @@ def refused(capsys, *argv: object) -> str:
 
 @pytest.mark.parametrize(("argv", "expected"), [
     ([], compact()),
+    (["--recipe", "compact-all"], compact_all_classes()),
     (["--recipe", "vgg16", "--preset", "paper"], detector_config("vgg16", "paper")),
     (["--recipe=resnet50", "--weights", "r.safetensors"],
      detector_config("resnet50", "cpu", Path("r.safetensors"))),

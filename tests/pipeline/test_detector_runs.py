@@ -14,6 +14,7 @@ from wbcjax.data import detection_folder, voc
 from wbcjax.data.splits import detector_split
 from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.evaluation.results import read_results
+from wbcjax.ops.boxes import area, pairwise_iou
 from wbcjax.pipeline import detector_runs
 from wbcjax.pipeline.detector import Detector, in_image_pixels
 from wbcjax.pipeline.detector_runs import bccd, load_detector, side_of_split, train_detector, training_arrays
@@ -141,6 +142,18 @@ def test_the_detector_takes_images_of_any_size_one_or_many(finished):
     assert any(len(objects) for objects in found), "nothing to compare"
     assert detector([]) == []
     assert not any(map(len, detector(images, score_threshold=1.0, batch_size=1)))
+
+
+def test_the_packaged_detector_finds_drawn_cells(synthetic_root):
+    boxes = voc(synthetic_root)
+    chosen = boxes.select(detector_split(boxes)[1][:4])
+    detector = Detector.load()
+    found = detector(chosen.paths)
+    assert detector.class_names == ("wbc",)
+    for objects, true in zip(found, chosen.boxes_of("wbc"), strict=True):
+        assert len(objects) == len(true)
+        assert (pairwise_iou(objects.boxes, true).max(axis=0) > 0.6).all()
+        assert (objects.masks.sum(axis=(1, 2)) > 0.5 * area(objects.boxes)).all()
 
 
 def test_detections_come_back_to_the_pixels_of_the_image():

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from wbcjax import config as cfg
 from wbcjax.errors import ConfigError
-from wbcjax.pipeline.detector_presets import DetectorName, PresetName, compact, detector_config
+from wbcjax.pipeline.detector_presets import PresetName, compact, compact_all_classes, detector_config
 
 if TYPE_CHECKING:
     from wbcjax.data import DetectionSet
@@ -24,8 +24,8 @@ class Train:
     """
 
     config: Annotated[cfg.DetectorConfig, tyro.conf.arg(name="")] = field(default_factory=compact)
-    recipe: DetectorName = "compact"
-    """The model whose settings the other flags start from."""
+    recipe: Literal["compact", "compact-all", "vgg16", "resnet50"] = "compact"
+    """The settings that the other flags start from; compact-all finds red cells and platelets too."""
     preset: PresetName = "cpu"
     """Of vgg16 and resnet50: cpu is a reduced setting, paper the full one for an accelerator."""
     folder: Path | None = None
@@ -41,10 +41,10 @@ class Train:
     def default(cls, option: Callable[[str], str | None]) -> "Train":
         """The defaults of a recipe, which depend on whether there are pretrained weights."""
         recipe, preset, weights = (option(f"--{name}") for name in ("recipe", "preset", "weights"))
-        if recipe not in (None, "vgg16", "resnet50") or preset not in (None, "cpu", "paper"):
-            return cls()  # the parser says what is wrong
         path = None if weights in (None, "None") else Path(weights)
-        return cls(config=detector_config(recipe or "compact", preset or "cpu", path))
+        if recipe in ("vgg16", "resnet50") and preset in (None, "cpu", "paper"):
+            return cls(config=detector_config(recipe, preset or "cpu", path))
+        return cls(config=compact_all_classes() if recipe == "compact-all" else compact())
 
     def run(self) -> int:
         from wbcjax.pipeline.detector_runs import train_detector

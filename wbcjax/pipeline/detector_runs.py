@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from flax import nnx
 
 from wbcjax import config as cfg
 from wbcjax.data import DetectionSet, corrected, detection_arrays, voc, with_masks
@@ -143,5 +144,5 @@ def load_detector(path: Path) -> tuple[MaskRCNN, cfg.DetectorConfig]:
       CheckpointError: if there are no weights, or they are damaged, of another model or of a classifier.
     """
     path, config = stored_config(cfg.DetectorConfig, path)
-    graphdef, *like = split(build_detector(config.model))
+    graphdef, *like = split(nnx.eval_shape(lambda: MaskRCNN(config.model, rngs=nnx.Rngs(0))))
     return merge(graphdef, *load_weights(path, tuple(like)), training=False), config

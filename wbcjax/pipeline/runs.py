@@ -141,7 +141,7 @@ def load_run(path: Path) -> tuple[nnx.Module, cfg.ClassifierConfig]:
       CheckpointError: if there are no weights, or they are damaged, of another model or of a detector.
     """
     path, config = stored_config(cfg.ClassifierConfig, path)
-    graphdef, *like = split(build(config.model))
+    graphdef, *like = split(nnx.eval_shape(lambda: build(config.model)))
     return merge(graphdef, *load_weights(path, tuple(like)), training=False), config
 
 

@@ -49,7 +49,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path, like: tuple[dict, dict]) -> tuple[dict, dict]:
-    """Parameters and batch statistics, with the structure of ``like``.
+    """Parameters and batch statistics, with the structure of ``like``, of which the shapes will do.
 
     Raises:
       CheckpointError: if the file is missing, damaged, or of another model, naming the first tensor that differs.
@@ -58,16 +58,16 @@ def load_weights(path: Path, like: tuple[dict, dict]) -> tuple[dict, dict]:
 
     read_config(path)
     tensors = load_file(path)
-    wanted = _flatten({"params": like[0], "stats": like[1]})
+    leaves, structure = jax.tree_util.tree_flatten_with_path({"params": like[0], "stats": like[1]})
+    wanted = {_name(p): leaf.shape for p, leaf in leaves}
     for name in sorted(wanted.keys() | tensors.keys()):
-        here = wanted[name].shape if name in wanted else "absent"
+        here = wanted.get(name, "absent")
         there = tensors[name].shape if name in tensors else "absent"
         if here != there:
             raise CheckpointError(
                 f"{path}: weights of another model: {name} is {there} in the file and {here} in the model; give the "
                 "configuration it was trained with"
             )
-    leaves, structure = jax.tree_util.tree_flatten_with_path({"params": like[0], "stats": like[1]})
     loaded = jax.tree_util.tree_unflatten(structure, [tensors[_name(p)] for p, _ in leaves])
     return loaded["params"], loaded["stats"]
 
