@@ -2,7 +2,13 @@
 
     python experiments/table3_all_classes.py --data.root ROOT
 
-Trained on the same 220 images and evaluated once on the same 144 as Table 3, by the published and the corrected boxes.
+| class     | AP50  | AP50:95 |
+|-----------|-------|---------|
+| wbc       | 1.000 | 0.746   |
+| rbc       | 0.831 | 0.534   |
+| platelets | 0.891 | 0.429   |
+
+By the corrected boxes; about ten minutes on one CPU core. Trained on the same 220 images and evaluated once on the same 144 as Table 3, by the published and the corrected boxes.
 Masks of red cells and platelets are not published: both training and evaluation take them from colour inside the boxes,
 so their mask figures measure agreement with that segmentation.
 """

@@ -171,7 +171,7 @@ def draw_bccd(detector: Detector, measured: Measured, folder: Path) -> None:
 def run_keys(detector: Detector, split: str) -> dict[str, Any]:
     """What the rows of one run on one split have in common."""
     config = detector.config
-    several = {"classes": len(detector.class_names)} if len(detector.class_names) > 1 else {}
+    several = {"classes": f"{len(detector.class_names)} classes"} if len(detector.class_names) > 1 else {}
     return {"model": f"mask_rcnn_{config.model.backbone}", "input": "whole", "split": split, "seed": config.train.seed,
             **several}
 
