@@ -8,9 +8,9 @@
 | rbc       | 0.831 | 0.534   |
 | platelets | 0.891 | 0.429   |
 
-By the corrected boxes; about ten minutes on one CPU core. Trained on the same 220 images and evaluated once on the same 144 as Table 3, by the published and the corrected boxes.
-Masks of red cells and platelets are not published: both training and evaluation take them from colour inside the boxes,
-so their mask figures measure agreement with that segmentation.
+By the corrected boxes; about ten minutes on one CPU core. Trained on the same 220 images and evaluated once on the same
+144 as Table 3, by the published and the corrected boxes. Masks of red cells and platelets are not published: training
+and evaluation take them from colour inside the boxes, so their mask figures measure agreement with that segmentation.
 """
 
 import sys
