@@ -8,7 +8,7 @@
 | custom1 | 88 %  | 89.7 %     | 89.5 %     | 88.7 %     | about 8 min                    |
 | custom2 | 92 %  | 88.3 %     | 89.0 %     | 88.7 %     | about 12 min                   |
 
-Trained on all of TRAIN, evaluated once on all 2,487 images of TEST, both with crops of the same source; images without a
+Trained on all of TRAIN, evaluated once on all 2,487 images of TEST, with crops of the same source; images without a
 region are classified whole and counted. Mask R-CNN is the packaged compact one, which finds the cells of all files in
 two minutes. The setting is ``wbcjax.recipe``.
 """
