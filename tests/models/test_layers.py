@@ -67,9 +67,26 @@ def test_conv_equals_lax(case, padding):
 
 
 @pytest.mark.parametrize("strides", [(2, 2), (1, 2), (3, 1)])
-def test_strided_conv_equals_lax(strides):
-    x, kernel = normal(0, 2, 9, 12, 3), normal(1, 3, 3, 3, 16)
-    assert_close(gradients(conv2d, x, kernel, strides, "SAME"), gradients(plain, x, kernel, strides, "SAME"))
+@pytest.mark.parametrize("inputs", [3, 16])  # either rule of the kernel gradient
+def test_strided_conv_equals_lax(strides, inputs):
+    x, kernel = normal(0, 2, 9, 12, inputs), normal(1, 3, 3, inputs, 16)
+    for padding in ("SAME", "VALID", ((3, 0), (1, 2))):
+        assert_close(gradients(conv2d, x, kernel, strides, padding), gradients(plain, x, kernel, strides, padding))
+
+
+def test_stem_of_residual_networks_equals_lax():
+    x, kernel, border = normal(0, 2, 21, 26, 3), normal(1, 7, 7, 3, 16), ((3, 3), (3, 3))
+    assert_close(gradients(conv2d, x, kernel, (2, 2), border), gradients(plain, x, kernel, (2, 2), border))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_kernel_gradient_of_many_channels_sums_over_taps(batch, monkeypatch):
+    monkeypatch.setattr(layers, "MANY_CHANNELS", 12)
+    monkeypatch.setattr(layers, "LARGE_GRADIENT", 7 * 8 * 12)
+    monkeypatch.setattr(layers, "CHUNK_ELEMENTS", 1)
+    x, kernel, border = normal(0, batch, 7, 9, 16), normal(1, 3, 2, 16, 12), ((1, 1), (0, 0))
+    ours = gradients(lambda *args: conv2d(*args), x, kernel, (1, 1), border)
+    assert_close(ours, gradients(plain, x, kernel, (1, 1), border))
 
 
 @pytest.mark.parametrize("strides", [(2, 2), (1, 3)])
@@ -77,11 +94,6 @@ def test_strided_1x1_conv_equals_lax(strides):
     x, kernel = normal(0, 2, 7, 8, 5), normal(1, 1, 1, 5, 9)
     for padding in ("SAME", "VALID", ((0, 1), (1, 0))):
         assert_close(gradients(conv2d, x, kernel, strides, padding), gradients(plain, x, kernel, strides, padding))
-
-
-def test_max_pool_3x3_ignores_its_border():
-    x = -1 - jnp.arange(16.0).reshape(1, 4, 4, 1)
-    np.testing.assert_array_equal(max_pool_3x3(x)[0, :, :, 0], [[-1, -2], [-5, -6]])
 
 
 @settings(max_examples=10, deadline=None)
@@ -167,6 +179,26 @@ def test_max_pool_is_bit_equal_ties_and_odd_sizes_included(shape, levels, seed, 
         assert actual.dtype == expected.dtype
 
 
+@pytest.mark.parametrize(
+    ("shape", "levels", "dtype"),
+    [((2, 7, 8, 3), 2, jnp.float32), ((1, 6, 9, 2), 1, jnp.bfloat16), ((1, 2, 5, 1), 3, jnp.float32),
+     ((2, 1, 1, 2), 3, jnp.float32)],
+)
+def test_max_pool_3x3_is_equal_ties_and_odd_sizes_included(shape, levels, dtype):
+    """Gradients are whole numbers: their sums over windows that overlap are exact in whatever order."""
+    x = jnp.asarray(np.random.default_rng(0).integers(-levels, levels, shape), dtype)
+    plain_pool = lambda x: nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # noqa: E731
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(pool, x):
+        y, pullback = jax.vjp(pool, x)
+        return y, pullback(jnp.arange(y.size, dtype=dtype).reshape(y.shape) % 8)[0]
+
+    for actual, expected in zip(run(max_pool_3x3, x), run(plain_pool, x), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+        assert actual.dtype == expected.dtype
+
+
 def test_max_pool_under_vmap_and_jit():
     x = jnp.maximum(normal(0, 3, 2, 5, 6, 4), 0)
     y, dx = jax.vmap(lambda x: pool_gradients(max_pool_2x2, x))(x)
@@ -180,3 +212,8 @@ def test_max_pool_picks_the_first_of_equal_values():
     x = jnp.array([[1.0, 2.0], [2.0, 2.0]]).reshape(1, 2, 2, 1)
     gradient = jax.grad(lambda x: max_pool_2x2(x).sum())(x)
     np.testing.assert_array_equal(gradient.reshape(2, 2), [[0, 1], [0, 0]])
+
+
+def test_max_pool_3x3_ignores_its_border():
+    x = -1 - jnp.arange(16.0).reshape(1, 4, 4, 1)
+    np.testing.assert_array_equal(max_pool_3x3(x)[0, :, :, 0], [[-1, -2], [-5, -6]])

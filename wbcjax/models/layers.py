@@ -21,6 +21,8 @@ WIDE_CHANNELS = 48
 """So many channels a wide pixel has at least: the CPU's matrix kernels run full from there."""
 CHUNK_ELEMENTS = 2**17
 """The kernel gradient is summed over chunks of images with at most this many input values, which stay in the cache."""
+MANY_CHANNELS, LARGE_GRADIENT = 128, 2**16
+"""From so many output channels, and output values an image, a kernel gradient is a sum of matrix products."""
 
 HE_NORMAL = nnx.initializers.he_normal()
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -32,8 +34,8 @@ def _padding(padding: str | Sequence[tuple[int, int]], x_shape, kernel_shape, st
     return tuple(tuple(p) for p in padding)
 
 
-def _lax_conv(x, kernel, strides, padding):
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_DIMENSIONS)
+def _lax_conv(x, kernel, strides, padding, rhs_dilation=(1, 1)):
+    return lax.conv_general_dilated(x, kernel, strides, padding, (1, 1), rhs_dilation, _DIMENSIONS)
 
 
 def _pad(x, padding):
@@ -87,40 +89,67 @@ def _pixel_conv(x, kernel, strides):
     return (x.reshape(-1, x.shape[3]) @ kernel[0, 0]).reshape(*x.shape[:3], kernel.shape[3])
 
 
-def _kernel_gradient(x, g, kernel_shape, padding):
-    """Sum over chunks of images of the convolution of input channels (as images) with output gradients (as kernels)."""
+def _kernel_gradient(x, g, kernel_shape, strides, padding):
+    """By one of two rules, chosen by measurement: the convolution is slow where its kernels, which are the output
+    gradients, are large or, with a stride, have holes."""
+    (kh, kw, inputs, outputs), (height, width) = kernel_shape, g.shape[1:3]
+    few = inputs <= FEW_CHANNELS
+    large = outputs >= MANY_CHANNELS and height * width * outputs >= LARGE_GRADIENT
+    # What the kernel saw of the padded images: with a stride it may leave the last rows and columns out.
+    rows, columns = (height - 1) * strides[0] + 1, (width - 1) * strides[1] + 1
+    border = tuple((low, n + k - 1 - size - low)
+                   for n, k, size, (low, _) in zip((rows, columns), (kh, kw), x.shape[1:3], padding, strict=True))
+
+    def products(x, g):
+        """For each tap of the kernel, that of the inputs which it saw and the output gradients."""
+        x, g = _pad(x, border), g.reshape(-1, outputs)
+        windows = [x[:, i : i + rows : strides[0], j : j + columns : strides[1]] for i in range(kh) for j in range(kw)]
+        return jnp.stack([window.reshape(-1, inputs).T @ g for window in windows])
+
+    def convolution(x, g):
+        """Of the input channels, as images, with the output gradients, as kernels."""
+        rest = border
+        if few:  # measured: in the convolution itself the border is slow then
+            x, rest = _pad(x, border), ((0, 0), (0, 0))
+        return _lax_conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), rest, rhs_dilation=strides)
+
+    if large or (strides != (1, 1) and not few):
+        return _sum_over_chunks(products, x, g).reshape(kernel_shape)
+    return _sum_over_chunks(convolution, x, g).transpose(1, 2, 0, 3)
+
+
+def _sum_over_chunks(part, x, g):
+    """Sum of ``part`` over chunks of images."""
     batch = x.shape[0]
     most = min(batch, max(2, CHUNK_ELEMENTS * batch // max(x.size, 1)))
     chunk = max((n for n in range(1, most + 1) if batch % n == 0), default=1)
-    kh, kw, inputs, outputs = kernel_shape
-
-    def add_chunk(total, images):
-        x, g = images
-        border = padding
-        if inputs <= FEW_CHANNELS:  # measured: in the convolution itself the border is slow then
-            x, border = _pad(x, padding), ((0, 0), (0, 0))
-        return total + _lax_conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), border), None
-
     chunks = [a.reshape(batch // chunk, chunk, *a.shape[1:]) for a in (x, g)]
-    total, _ = lax.scan(add_chunk, jnp.zeros((inputs, kh, kw, outputs), jnp.float32), chunks)
-    return total.transpose(1, 2, 0, 3).astype(x.dtype)
+    zeros = jnp.zeros(jax.eval_shape(part, x, g).shape, jnp.float32)
+    total, _ = lax.scan(lambda total, images: (total + part(*images), None), zeros, chunks)
+    return total.astype(x.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _cpu_conv(x, kernel, padding):
-    return _stride_1_conv(x, kernel, padding)
-
-
-def _cpu_conv_forward(x, kernel, padding):
-    return _stride_1_conv(x, kernel, padding), (x, kernel)
-
-
-def _cpu_conv_backward(padding, residuals, g):
-    """The input gradient is a convolution with the turned kernel."""
-    x, kernel = residuals
+def _input_gradient(x, kernel, g, strides, padding):
+    """With stride 1 a convolution with the turned kernel."""
+    if strides != (1, 1):
+        return jax.linear_transpose(lambda x: _lax_conv(x, kernel, strides, padding), x)(g)[0]
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     back = tuple((n - 1 - low, n - 1 - high) for n, (low, high) in zip(kernel.shape[:2], padding, strict=True))
-    return _stride_1_conv(g, turned, back), _kernel_gradient(x, g, kernel.shape, padding)
+    return _stride_1_conv(g, turned, back)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _cpu_conv(x, kernel, strides, padding):
+    return _stride_1_conv(x, kernel, padding) if strides == (1, 1) else _lax_conv(x, kernel, strides, padding)
+
+
+def _cpu_conv_forward(x, kernel, strides, padding):
+    return _cpu_conv(x, kernel, strides, padding), (x, kernel)
+
+
+def _cpu_conv_backward(strides, padding, residuals, g):
+    x, kernel = residuals
+    return _input_gradient(x, kernel, g, strides, padding), _kernel_gradient(x, g, kernel.shape, strides, padding)
 
 
 _cpu_conv.defvjp(_cpu_conv_forward, _cpu_conv_backward)
@@ -135,15 +164,15 @@ def conv2d(
     """Two-dimensional convolution (cross-correlation, as everywhere in deep learning).
 
     Values and gradients are those of ``lax.conv_general_dilated`` to float32 rounding. On a CPU a 1×1 kernel is a
-    matrix product; larger ones with stride 1 are computed two to five times faster where channels are few, and their
-    kernel gradient up to four times faster, without a forward-mode derivative.
+    matrix product; larger ones with stride 1 are computed two to five times faster where channels are few, and the
+    kernel gradient of all up to five times faster, without a forward-mode derivative.
     """
-    padding = _padding(padding, x.shape, kernel.shape, strides)
-    if jax.default_backend() == "cpu" and kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
+    strides, padding = tuple(strides), _padding(padding, x.shape, kernel.shape, strides)
+    if jax.default_backend() != "cpu":
+        return _lax_conv(x, kernel, strides, padding)
+    if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
         return _pixel_conv(x, kernel, strides)
-    if jax.default_backend() == "cpu" and tuple(strides) == (1, 1):
-        return _cpu_conv(x, kernel, padding)
-    return _lax_conv(x, kernel, tuple(strides), padding)
+    return _cpu_conv(x, kernel, strides, padding)
 
 
 def _windows(x):
@@ -184,9 +213,48 @@ def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return _max_pool_2x2(x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2])
 
 
+def _valid_max_pool_3x3(x):
+    return nnx.max_pool(x, (3, 3), strides=(2, 2))
+
+
+_max_pool_3x3 = jax.custom_vjp(_valid_max_pool_3x3)
+
+
+def _max_pool_3x3_forward(x):
+    y = _valid_max_pool_3x3(x)
+    height, width = (2 * n for n in y.shape[1:3])
+    which = jnp.full(y.shape, 8, jnp.int8)
+    for member in reversed(range(8)):  # the first maximum in reading order, as for 2×2 windows
+        i, j = divmod(member, 3)
+        which = jnp.where(x[:, i : i + height : 2, j : j + width : 2] == y, jnp.int8(member), which)
+    return y, which
+
+
+def _max_pool_3x3_backward(which, g):
+    """A row with an even number is the first of one window and the last of another, an odd one is within one window;
+    so are the columns. Each of the four kinds of pixels gets the sum over its windows."""
+    b, h, w, c = g.shape
+
+    def from_window(i, j):
+        share = jnp.where(which == 3 * i + j, g, jnp.zeros((), g.dtype))
+        return jnp.pad(share, ((0, 0), (i // 2, 1 - i // 2), (j // 2, 1 - j // 2), (0, 0)))
+
+    def kind(row, column):
+        return sum(from_window(i, j) for i in range(row, 3, 2) for j in range(column, 3, 2))
+
+    dx = jnp.stack([jnp.stack([kind(row, 0), kind(row, 1)], axis=3) for row in (0, 1)], axis=2)
+    return (dx.reshape(b, 2 * h + 2, 2 * w + 2, c)[:, : 2 * h + 1, : 2 * w + 1],)
+
+
+_max_pool_3x3.defvjp(_max_pool_3x3_forward, _max_pool_3x3_backward)
+
+
 def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     """Max pooling over 3×3 windows with stride 2, one pixel of padding that is never the maximum."""
-    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    if jax.default_backend() != "cpu":
+        return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    height, width = ((1, n % 2, 0) for n in x.shape[1:3])
+    return _max_pool_3x3(lax.pad(x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), height, width, (0, 0, 0))))
 
 
 class Conv(nnx.Module):
