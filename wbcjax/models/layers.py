@@ -121,7 +121,7 @@ def _kernel_gradient(x, g, kernel_shape, strides, padding):
 def _sum_over_chunks(part, x, g):
     """Sum of ``part`` over chunks of images."""
     batch = x.shape[0]
-    most = min(batch, max(2, CHUNK_ELEMENTS * batch // max(x.size, 1)))
+    most = min(batch, max(1, CHUNK_ELEMENTS * batch // max(x.size, 1)))
     chunk = max((n for n in range(1, most + 1) if batch % n == 0), default=1)
     chunks = [a.reshape(batch // chunk, chunk, *a.shape[1:]) for a in (x, g)]
     zeros = jnp.zeros(jax.eval_shape(part, x, g).shape, jnp.float32)
