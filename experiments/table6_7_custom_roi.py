@@ -23,7 +23,7 @@ from wbcjax.cli.experiment import Experiment
 
 @dataclass
 class Crops(Experiment):
-    """LeNet, custom CNN 1 and custom CNN 2 on crops of the colour ROI."""
+    """LeNet, custom CNN 1 and custom CNN 2 on crops of the region of interest."""
 
     roi: tuple[Literal["color", "mask_rcnn", "oracle"], ...] = ("color",)
     """Where the crops come from; each gets its column."""

@@ -18,6 +18,8 @@ class Predict:
     """Folder of the run, or its weights file."""
     images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...")]
     """Image files."""
+    detector: Path | None = None
+    """Weights file or run folder of the Mask R-CNN that the run's crops come from; not needed for the packaged one."""
     json: bool = False
     """One JSON object a line, for programs."""
 
@@ -29,7 +31,7 @@ class Predict:
         if not self.images:
             raise ConfigError("predict needs image files after the run: wbcjax predict RUN IMAGE...")
         set_up_process(DataConfig())
-        predictions = Run(self.run_folder).predict(self.images)
+        predictions = Run(self.run_folder, detector=self.detector).predict(self.images)
         for path, prediction in zip(self.images, predictions, strict=True):
             box = None if prediction.box is None else [round(v, 1) for v in prediction.box.tolist()]
             if self.json:

@@ -50,6 +50,8 @@ class Evaluate:
     split: str = "TEST"
     """TEST, TEST_SIMPLE or TRAIN."""
     data: cfg.DataConfig = field(default_factory=cfg.DataConfig)
+    detector: Path | None = None
+    """Weights file or run folder of the Mask R-CNN that the run's crops come from; not needed for the packaged one."""
     out: Path | None = None
     """Results file to write; None writes evaluation_SPLIT.json beside the weights."""
 
@@ -58,10 +60,12 @@ class Evaluate:
         from wbcjax.pipeline.process import set_up_process
         from wbcjax.pipeline.runs import load_run
         from wbcjax.pipeline.studies import evaluation_study
+        from wbcjax.pipeline.workdir import with_detector
         from wbcjax.report.tables import build_tables
 
         set_up_process(self.data)
         model, config = load_run(self.run_folder)
+        config = with_detector(config, self.detector)
         # A run that was trained on converted images is measured on them too.
         strict = self.data.strict and config.data.strict
         config = dataclasses.replace(config, data=dataclasses.replace(self.data, strict=strict))

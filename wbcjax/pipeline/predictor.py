@@ -15,7 +15,7 @@ from wbcjax.errors import DataError
 from wbcjax.pipeline.detector import Detector
 from wbcjax.pipeline.inputs import FILE_SIZE
 from wbcjax.pipeline.runs import class_names_of, load_run
-from wbcjax.pipeline.workdir import detector_weights
+from wbcjax.pipeline.workdir import detector_weights, with_detector
 from wbcjax.roi import color_roi, crop
 from wbcjax.training import predict_logits, split
 from wbcjax.typing import Box, Image
@@ -39,15 +39,21 @@ class Prediction:
 class Run:
     """A trained run, ready for images."""
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: Path | str, *, detector: Path | str | None = None):
         """Load a run's folder, or its weights file.
 
+        Args:
+          detector: weights file or run folder of the Mask R-CNN that the run's crops come from; the packaged one need
+            not be given.
+
         Raises:
-          CheckpointError: if there are no weights, or they are damaged, or those of the detector that the run's crops
-            come from are not at hand.
+          CheckpointError: if there are no weights, or they are damaged, or those of the detector are not at hand, or
+            of another one.
+          ConfigError: if a detector is given to a run that crops by none.
         """
         self.path = Path(path)
-        model, self.config = load_run(self.path)
+        model, config = load_run(self.path)
+        self.config = with_detector(config, None if detector is None else Path(detector))
         self.model: nnx.Module = model
         self.class_names = class_names_of(self.path, self.config)
         self._weights = split(model)
@@ -121,11 +127,13 @@ def _at_file_width(image: Image) -> Resized:
     return resize(image, (max(1, round(image.shape[0] * width / image.shape[1])), width))
 
 
-def load(path: Path | str) -> Run:
+def load(path: Path | str, *, detector: Path | str | None = None) -> Run:
     """A trained run from its folder or weights file; see ``Run``."""
-    return Run(path)
+    return Run(path, detector=detector)
 
 
-def predict(path: Path | str, images: Sequence[Path | str | np.ndarray]) -> list[Prediction]:
-    """Classify images with the run at ``path``."""
-    return Run(path).predict(images)
+def predict(
+    path: Path | str, images: Sequence[Path | str | np.ndarray], *, detector: Path | str | None = None
+) -> list[Prediction]:
+    """Classify images with the run at ``path``; see ``Run``."""
+    return Run(path, detector=detector).predict(images)

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
@@ -28,8 +29,9 @@ def portable(config: Config) -> dict:
     values = _without_folders(config)
     if values.get("weights"):
         values["weights"] = Path(values["weights"]).name
-    if values.get("roi_source") == "mask_rcnn":
-        values["detector"] = _label_of(detector_weights(config))
+    if "detector" in values:
+        crops_by_it = values["roi_source"] == "mask_rcnn"
+        values["detector"] = _label_of(detector_weights(config)) if crops_by_it else None
     return values
 
 
@@ -48,7 +50,26 @@ def detector_weights(config: cfg.ClassifierConfig) -> Path:
     if PACKAGED.is_file() and path.name == _label_of(PACKAGED):
         return PACKAGED
     raise CheckpointError(f"{path}: no such weights of a detector, which the crops come from; give its file or folder "
-                          "as detector")
+                          "with --detector")
+
+
+def with_detector(config: cfg.ClassifierConfig, detector: Path | None) -> cfg.ClassifierConfig:
+    """A stored config with the file or folder of the Mask R-CNN that it names by content; None leaves it.
+
+    Raises:
+      CheckpointError: if the weights there are missing, or others than those that the run's crops come from.
+      ConfigError: if the run crops by none.
+    """
+    if detector is None:
+        return config
+    if config.input != "roi" or config.roi_source != "mask_rcnn":
+        source = "whole images" if config.input == "whole" else f"crops with roi_source = {config.roi_source!r}"
+        raise ConfigError(f"detector = {detector}, but the run takes {source}; leave it out")
+    found = replace(config, detector=detector)
+    weights, stored = detector_weights(found), str(config.detector)
+    if file_digest(weights)[:12] != stored.rpartition("@")[2]:
+        raise CheckpointError(f"{weights}: not the detector that the run's crops come from ({stored}); give that one")
+    return found
 
 
 def _label_of(weights: Path) -> str:
