@@ -5,6 +5,7 @@ any field by its dotted name. Where the paper contradicts itself or is silent, t
 says so.
 """
 
+from wbcjax.config.backbone import BackboneConfig
 from wbcjax.config.base import fingerprint, from_dict, to_dict
 from wbcjax.config.classifier import (
     NO_AUGMENT,
@@ -29,6 +30,7 @@ from wbcjax.config.training import LoopConfig, OptimConfig, TrainConfig
 __all__ = [
     "NO_AUGMENT",
     "AugmentConfig",
+    "BackboneConfig",
     "BoxHeadConfig",
     "ClassifierConfig",
     "ColorRoiConfig",

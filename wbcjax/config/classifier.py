@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from wbcjax.config.backbone import BackboneConfig
 from wbcjax.config.base import require, require_choices
 from wbcjax.config.data import ColorRoiConfig, CropConfig, DataConfig
 from wbcjax.config.training import OptimConfig, TrainConfig
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Which network, and how it computes."""
+class ModelConfig(BackboneConfig):
+    """Which network, and how it computes. LeNet and the custom CNNs have no stages to freeze and no choice of norm."""
 
     name: str = "custom2"
     num_classes: int = 4
@@ -20,13 +21,16 @@ class ModelConfig:
     """(height, width) of the input; the paper does not state its own."""
     head: Literal["softmax", "sigmoid"] = "softmax"
     """The paper ends in a sigmoid layer over four exclusive classes; softmax cross-entropy is the default here."""
+    pool: Literal["avg", "max", "dense"] = "avg"
+    """From a backbone's last map to the features: its mean, its maximum, or the two dense layers of 4096 units that
+    VGG16 was published with. LeNet and the custom CNNs keep their own."""
+    aux: bool = False
+    """InceptionV3's auxiliary head, which training adds to the loss."""
     dropout: float | None = None
     """None keeps the model's own rate."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the computation; parameters, logits and losses stay float32."""
 
     def __post_init__(self):
-        require_choices(self, "model.")
+        super().__post_init__()
         require(self.num_classes >= 2, "model.num_classes", self.num_classes, ">= 2")
         require(min(self.image_size) >= 16, "model.image_size", self.image_size, "at least 16 pixels a side")
         require(self.dropout is None or 0 <= self.dropout < 1, "model.dropout", self.dropout, "0 <= rate < 1")

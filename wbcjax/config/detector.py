@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from wbcjax.config.backbone import BackboneConfig
 from wbcjax.config.base import require, require_choices
 from wbcjax.config.data import DataConfig
 from wbcjax.config.training import LoopConfig, OptimConfig
@@ -88,7 +89,7 @@ class MaskHeadConfig:
 
 
 @dataclass(frozen=True)
-class DetectorModelConfig:
+class DetectorModelConfig(BackboneConfig):
     """Which Mask R-CNN, and how it computes."""
 
     backbone: str = "resnet50"
@@ -102,22 +103,15 @@ class DetectorModelConfig:
     channels: int = 256
     """Of every level of the feature pyramid."""
     norm: Literal["batch", "frozen", "group"] = "group"
-    """Normalisation of backbones that have one: batch statistics, fixed ones (with pretrained weights), or groups."""
-    preprocessing: Literal["unit", "imagenet", "caffe"] = "unit"
-    """What images in [0, 1] become before the backbone: ``unit`` (x - 0.5) / 0.25, ``imagenet`` torchvision's mean and
-    deviation, ``caffe`` Keras' for VGG16 and ResNet50 (BGR, 0 to 255, mean subtracted). It belongs to the weights."""
-    frozen_stages: int = 0
-    """So many of the backbone's first stages keep their initial weights."""
+    """Normalisation of backbones that have one; batches of a detector are too small for statistics of their own."""
     canonical_size: float = 224.0
     """Side of a box that is pooled from level 4 (FPN, Lin et al. 2017, equation 1)."""
     rpn: RPNConfig = RPNConfig()
     box: BoxHeadConfig = BoxHeadConfig()
     mask: MaskHeadConfig = MaskHeadConfig()
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the convolutions; parameters, boxes, logits and losses stay float32."""
 
     def __post_init__(self):
-        require_choices(self, "model.")
+        super().__post_init__()
         require(len(self.class_names) >= 1 and len(set(self.class_names)) == len(self.class_names),
                 "model.class_names", self.class_names, "one or more different names")
         consecutive = self.levels == tuple(range(self.levels[0], self.levels[0] + len(self.levels)))
@@ -126,7 +120,6 @@ class DetectorModelConfig:
         require(all(side > 0 and side % stride == 0 for side in self.canvas), "model.canvas", self.canvas,
                 f"multiples of {stride}")
         require(self.channels >= 1, "model.channels", self.channels, ">= 1")
-        require(self.frozen_stages >= 0, "model.frozen_stages", self.frozen_stages, ">= 0")
         require(self.canonical_size > 0, "model.canonical_size", self.canonical_size, "> 0")
 
 

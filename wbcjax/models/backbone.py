@@ -22,11 +22,15 @@ class Backbone(nnx.Module):
       channels: of each feature map, finest first. Of the class or computed: a dictionary of its own would make a
         model's structure unhashable, which compiled functions are chosen by.
       stage_names: where the paths of each stage's parameters start, first stage first.
+      min_size: smallest height and width at which every map has a pixel.
+      dropout: rate before a classifier's last layer, as published.
       frozen_stages: so many of the first stages get no gradient.
     """
 
     channels: dict[str, int]
     stage_names: ClassVar[tuple[str, ...]]
+    min_size: ClassVar[int] = 32
+    dropout: ClassVar[float] = 0.0
     frozen_stages: int = 0
 
     @property

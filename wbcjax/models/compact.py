@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wbcjax.config import DetectorModelConfig
+from wbcjax.config import BackboneConfig
 from wbcjax.models.backbone import Backbone, Stage
 from wbcjax.models.layers import Conv
 from wbcjax.models.norms import Norm, make_norm
@@ -21,7 +21,8 @@ PATCH = 4
 class PatchStem(nnx.Module):
     """Patches of 4×4 pixels become the channels of one, and a 3×3 convolution looks at them with their neighbours.
 
-    On a CPU that is several times faster than strided convolutions of three channels at full resolution.
+    On a CPU that is several times faster than strided convolutions of three channels at full resolution. Rows and
+    columns beyond the last whole patch are dropped.
     """
 
     def __init__(self, outputs: int, norm: Norm, *, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -29,8 +30,9 @@ class PatchStem(nnx.Module):
         self.norm = make_norm(norm, outputs, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h4 w4 o"]:
-        b, h, w, c = x.shape
-        x = x.reshape(b, h // PATCH, PATCH, w // PATCH, PATCH, c).transpose(0, 1, 3, 2, 4, 5)
+        b, (rows, columns) = x.shape[0], (side // PATCH for side in x.shape[1:3])
+        x = x[:, : rows * PATCH, : columns * PATCH].reshape(b, rows, PATCH, columns, PATCH, 3)
+        x = x.transpose(0, 1, 3, 2, 4, 5)
         return nnx.relu(self.norm(self.conv(x.reshape(*x.shape[:3], -1))))
 
 
@@ -40,7 +42,7 @@ class Compact(Backbone):
     channels: ClassVar = {f"c{level}": width for level, width in enumerate(WIDTHS, 2)}
     stage_names: ClassVar = ("stem", "layer1", "layer2", "layer3")
 
-    def __init__(self, config: DetectorModelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: BackboneConfig, *, rngs: nnx.Rngs):
         self.frozen_stages = config.frozen_stages
         shared = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
         self.stem = PatchStem(WIDTHS[0], self._norm_of(1, config.norm), **shared)

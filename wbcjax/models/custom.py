@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from wbcjax.config import ModelConfig
-from wbcjax.models.classifier import Classifier, normalise
+from wbcjax.models.classifier import Classifier
 from wbcjax.models.layers import Conv, max_pool_2x2
 
 
@@ -28,7 +28,7 @@ class CustomCNN1(Classifier):
     hidden = 128
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.dtype = jnp.dtype(config.dtype)
+        self._begin(config)
         widths = (3, *self.filters)
         self.convs = nnx.List(
             [Conv(i, o, dtype=self.dtype, rngs=rngs) for i, o in zip(widths, self.filters, strict=False)]
@@ -37,7 +37,7 @@ class CustomCNN1(Classifier):
         self._build_head(config, features=self.hidden, dropout=0.5, rngs=rngs)
 
     def stages(self, x: Float[Array, "b h w 3"]) -> Iterator[tuple[str, Array]]:
-        x = normalise(x, self.dtype)
+        x = self.prepare(x)
         for number, conv in enumerate(self.convs, 1):
             yield f"block{number}", (x := max_pool_2x2(nnx.relu(conv(x))))
         yield "features", nnx.relu(self.dense(x.max(axis=(1, 2))))
@@ -64,7 +64,7 @@ class CustomCNN2(Classifier):
     min_size = 32
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.dtype = jnp.dtype(config.dtype)
+        self._begin(config)
         widths = (3, *self.filters)
         last = len(self.filters) - 1
         self.blocks = nnx.List(
@@ -77,7 +77,7 @@ class CustomCNN2(Classifier):
         self._build_head(config, features=self.hidden, dropout=0.5, rngs=rngs)
 
     def stages(self, x: Float[Array, "b h w 3"]) -> Iterator[tuple[str, Array]]:
-        x = normalise(x, self.dtype)
+        x = self.prepare(x)
         for number, block in enumerate(self.blocks, 1):
             yield f"block{number}", (x := block(x))
         yield "features", nnx.relu(self.dense(x.max(axis=(1, 2))))

@@ -5,14 +5,17 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Array, Float
 
-Preprocessing = Literal["unit", "imagenet", "caffe"]
+Preprocessing = Literal["unit", "imagenet", "caffe", "symmetric"]
 
 _MEAN_AND_STD = {
+    # About zero mean and unit deviation for smears.
     "unit": ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
     # torchvision, of the ImageNet training images.
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     # Keras' VGG16 and ResNet50, as they came from Caffe: 0 to 255, the mean subtracted, BGR.
     "caffe": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255)),
+    # -1 to 1, as InceptionV3 was trained.
+    "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 
 

@@ -1,4 +1,5 @@
-"""Residual networks (He et al. 2016) as torchvision has them: the 3×3 convolution of a bottleneck takes the stride."""
+"""Residual networks (He et al. 2016). The stride of a bottleneck is taken by its 3×3 convolution, as in torchvision, or
+by the first 1×1, as in the paper and in Keras."""
 
 import functools
 from collections.abc import Iterable
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wbcjax.config import DetectorModelConfig
+from wbcjax.config import BackboneConfig
 from wbcjax.models.backbone import Backbone, Stage
 from wbcjax.models.layers import Conv, max_pool_3x3
 from wbcjax.models.norms import Norm, make_norm
@@ -19,7 +20,10 @@ class BasicBlock(nnx.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int, norm: Norm, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(
+        self, inputs: int, width: int, stride: int, norm: Norm, flavour: str = "torchvision", *, dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
         shared = {"dtype": dtype, "rngs": rngs}
         self.conv1 = Conv(inputs, width, stride=stride, padding=((1, 1), (1, 1)), use_bias=False, **shared)
         self.bn1 = make_norm(norm, width, **shared)
@@ -37,11 +41,15 @@ class Bottleneck(nnx.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int, norm: Norm, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(
+        self, inputs: int, width: int, stride: int, norm: Norm, flavour: str = "torchvision", *, dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
         shared = {"dtype": dtype, "rngs": rngs}
-        self.conv1 = Conv(inputs, width, 1, use_bias=False, **shared)
+        first, second = (stride, 1) if flavour == "keras" else (1, stride)
+        self.conv1 = Conv(inputs, width, 1, stride=first, use_bias=False, **shared)
         self.bn1 = make_norm(norm, width, **shared)
-        self.conv2 = Conv(width, width, stride=stride, padding=((1, 1), (1, 1)), use_bias=False, **shared)
+        self.conv2 = Conv(width, width, stride=second, padding=((1, 1), (1, 1)), use_bias=False, **shared)
         self.bn2 = make_norm(norm, width, **shared)
         self.conv3 = Conv(width, 4 * width, 1, use_bias=False, **shared)
         self.bn3 = make_norm(norm, 4 * width, **shared)
@@ -82,7 +90,7 @@ class ResNet(Backbone):
 
     def __init__(
         self,
-        config: DetectorModelConfig,
+        config: BackboneConfig,
         block: type[BasicBlock] | type[Bottleneck],
         depths: tuple[int, int, int, int],
         *,
@@ -96,7 +104,8 @@ class ResNet(Backbone):
             norm, width = self._norm_of(number + 1, config.norm), 64 * 2 ** (number - 1)
             blocks = []
             for i in range(depth):
-                blocks.append(block(inputs, width, 2 if number > 1 and i == 0 else 1, norm, **shared))
+                stride = 2 if number > 1 and i == 0 else 1
+                blocks.append(block(inputs, width, stride, norm, config.flavour, **shared))
                 inputs = width * block.expansion
             setattr(self, f"layer{number}", nnx.List(blocks))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from wbcjax.config import DetectorModelConfig
+from wbcjax.config import BackboneConfig
 from wbcjax.models.backbone import Backbone, Stage
 from wbcjax.models.layers import Conv, max_pool_2x2
 from wbcjax.models.norms import Norm, make_norm
@@ -39,8 +39,9 @@ class VGG16(Backbone):
 
     channels: ClassVar = {f"c{level}": width for level, width in enumerate((*CHANNELS, CHANNELS[-1]))}
     stage_names: ClassVar = ("block1", "block2", "block3", "block4", "block5")
+    dropout: ClassVar = 0.5
 
-    def __init__(self, config: DetectorModelConfig, *, batch_norm: bool = False, rngs: nnx.Rngs):
+    def __init__(self, config: BackboneConfig, *, batch_norm: bool = False, rngs: nnx.Rngs):
         self.frozen_stages = config.frozen_stages
         dtype = jnp.dtype(config.dtype)
         widths = (3, *CHANNELS)
