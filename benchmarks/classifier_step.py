@@ -12,49 +12,20 @@ is. ``--cpu-time`` runs everything on one thread and counts processor time inste
 cores, but hardly depends on what else the machine does.
 """
 
-import functools
 import os
 
 import jax
 import numpy as np
 import optax
 import torch
+from classifiers import OPTIM, cross_entropy, our_inference, our_step
 from common import Case, arguments, interleave, report
-from flax import nnx
 from torch_nets import NETS, copy_weights
 
-from wbcjax.config import ModelConfig, OptimConfig
+from wbcjax.config import ModelConfig
 from wbcjax.models import build, parameter_count
 from wbcjax.training.allocator import keep_freed_memory
-from wbcjax.training.optim import make_optimizer
-from wbcjax.training.state import init_state, make_step, merge, split
-
-OPTIM = OptimConfig(schedule="constant", warmup=0.0, clip_norm=None, learning_rate=1e-4)
-
-
-def cross_entropy(model, resident, batch, key):
-    logits = model(batch["image"], rngs=nnx.Rngs(key))
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean(), {}
-
-
-def our_step(model, batch):
-    """A function that trains one step, state kept inside."""
-    optimizer = make_optimizer(OPTIM, steps=1)
-    step = make_step(split(model)[0], optimizer, cross_entropy, OPTIM)
-    state = jax.tree.map(lambda a: a.copy(), init_state(model, optimizer, OPTIM, seed=0))
-
-    def call():
-        nonlocal state
-        state, metrics = step(state, {}, batch)
-        return metrics["loss"]
-
-    return call
-
-
-def our_inference(model, batch):
-    graphdef, params, stats = split(model)
-    predict = jax.jit(lambda params, stats, images: merge(graphdef, params, stats, training=False)(images))
-    return functools.partial(predict, params, stats, batch["image"])
+from wbcjax.training.state import merge, split
 
 
 def torch_batch(batch, layout):

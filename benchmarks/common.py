@@ -70,6 +70,10 @@ class Case:
     unit: str = "images"
     peak_mib: Mapping[str, float | None] = field(default_factory=dict)
     """``peak_memory`` of each candidate, where it was measured."""
+    flops: Mapping[str, float] = field(default_factory=dict)
+    """Floating-point operations of a call of each candidate, where they were counted."""
+    peak_flops: float | None = None
+    """Those that the device can do in a second, where that is known."""
 
 
 def arguments(description: str, rounds: int = 15) -> argparse.ArgumentParser:
@@ -131,7 +135,8 @@ def _peak_memory(make: Callable[..., Callable[[], Any]], args: tuple) -> float:
 
 def report(name: str, cases: Sequence[Case], options: argparse.Namespace) -> None:
     """Print the table of all cases, and write it as JSON when asked to."""
-    header = ("case", "candidate", "first call ms", "median ms", "rate", "speed-up", "peak MiB")
+    header = ("case", "candidate", "first call ms", "median ms", "rate", "speed-up", "compile s", "GFLOP", "GFLOP/s",
+              "of peak", "peak MiB")
     rows, records = [], []
     for case in cases:
         timing = case.timing
@@ -140,6 +145,7 @@ def report(name: str, cases: Sequence[Case], options: argparse.Namespace) -> Non
             ratio = timing.speedup(candidate, case.baseline)
             shown = None if timing.busy and not options.force else ratio
             peak = case.peak_mib.get(candidate)
+            counted = _arithmetic(case, candidate)
             rows.append((
                 case.name,
                 candidate,
@@ -147,15 +153,19 @@ def report(name: str, cases: Sequence[Case], options: argparse.Namespace) -> Non
                 f"{median * 1e3:.3f}",
                 f"{case.items / median:,.{0 if case.items >= 10 * median else 2}f} {case.unit}/s",
                 "busy" if shown is None else f"{shown:.2f}x",
+                f"{counted['compile_seconds']:.1f}" if counted else "",
+                f"{counted['flops'] / 1e9:,.1f}" if counted else "",
+                f"{counted['flops_per_second'] / 1e9:,.0f}" if counted else "",
+                f"{counted['share_of_peak']:.0%}" if counted.get("share_of_peak") else "",
                 "" if peak is None else f"{peak:,.0f}",
             ))
             records.append({
                 "case": case.name, "candidate": candidate, "baseline": case.baseline, "items": case.items,
                 "unit": case.unit, "median_seconds": median, "speedup": shown, "busy": timing.busy,
-                **({} if peak is None else {"peak_mib": round(peak)}),
+                **counted, **({} if peak is None else {"peak_mib": round(peak)}),
             })
-    columns = len(header) if any(row[-1] for row in rows) else len(header) - 1
-    print_table(header[:columns], [row[:columns] for row in rows])
+    filled = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    print_table([header[i] for i in filled], [[row[i] for i in filled] for row in rows])
     for case in cases:
         timing = case.timing
         others = "unknown (install psutil)" if timing.others is None else f"{timing.others:.2f} cores"
@@ -171,6 +181,16 @@ def report(name: str, cases: Sequence[Case], options: argparse.Namespace) -> Non
         path = RESULTS / f"{name}.json"
         path.write_text(json.dumps(content, indent=1) + "\n")
         print(f"wrote {path}")
+
+
+def _arithmetic(case: Case, candidate: str) -> dict[str, float]:
+    """How fast a candidate computes, by its FLOPs, and how long it compiled: its first call less one of the others."""
+    if candidate not in case.flops:
+        return {}
+    median, flops = case.timing.median(candidate), case.flops[candidate]
+    share = {} if case.peak_flops is None else {"share_of_peak": flops / median / case.peak_flops}
+    return {"flops": flops, "flops_per_second": flops / median, **share,
+            "compile_seconds": max(0.0, case.timing.first_call[candidate] - median)}
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

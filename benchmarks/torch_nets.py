@@ -4,12 +4,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from wbcjax.models.classifier import MEAN, STD, Classifier
+from wbcjax.models.classifier import Classifier
 
 
 class Normalise(nn.Module):
+    """The preprocessing called ``unit``."""
+
     def forward(self, x):
-        return (x - MEAN) / STD
+        return (x - 0.5) / 0.25
 
 
 def _conv_relu_pool(inputs, outputs, kernel=3, padding=1):

@@ -1,0 +1,39 @@
+"""The peak of a device: by the name that JAX gives it, or measured."""
+
+import itertools
+
+import pytest
+
+from wbcjax.training import peak
+from wbcjax.training.peak import known_peak, measured_peak, peak_flops
+
+
+@pytest.mark.parametrize(("kind", "dtype", "expected"), [
+    ("NVIDIA H100 80GB HBM3", "bfloat16", 989e12),
+    ("NVIDIA H100 PCIe", "bfloat16", 756e12),
+    ("NVIDIA H200", "float32", 494e12),
+    ("NVIDIA A100-SXM4-40GB", "float32", 156e12),
+    ("NVIDIA A100 80GB PCIe", "bfloat16", 312e12),
+    ("Tesla V100-SXM2-16GB", "float32", 15.7e12),
+    ("Tesla V100-SXM2-16GB", "bfloat16", None),
+    ("Tesla T4", "float32", 8.1e12),
+    ("TPU v4", "bfloat16", 275e12),
+    ("TPU v5 lite", "bfloat16", 197e12),
+    ("TPU v5", "float32", 459e12),
+    ("TPU v5p", "bfloat16", 459e12),
+    ("TPU v6 lite", "bfloat16", 918e12),
+    ("NVIDIA GeForce RTX 3090", "float32", None),
+    ("cpu", "float32", None),
+])
+def test_known_peak(kind, dtype, expected):
+    assert known_peak(kind, dtype) == expected
+
+
+def test_measured_peak_counts_two_operations_a_product():
+    ticks = itertools.count(0, 0.5)  # half a second between two looks at the clock
+    assert measured_peak(side=8, rounds=3, clock=lambda: next(ticks)) == 2 * 8**3 / 0.5
+
+
+def test_peak_of_this_device(monkeypatch):
+    monkeypatch.setattr(peak, "measured_peak", lambda dtype: 7.0)
+    assert peak_flops() == 7.0
