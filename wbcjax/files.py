@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Missing folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # With the host: processes on two of them may have the same number and write to one folder.
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -56,7 +56,7 @@ def guarded(action: Callable[[], int]) -> int:
         message = str(error)
     except KeyboardInterrupt:
         print("wbcjax: interrupted; the same command starts again, and finished stages are reused", file=sys.stderr)
-        return INTERRUPTED
+        return _failed(INTERRUPTED)
     except BrokenPipeError:  # `wbcjax … | head`
         sys.stderr.close()
         return 0
@@ -64,7 +64,14 @@ def guarded(action: Callable[[], int]) -> int:
         where = error.filename or "file system"
         message = f"{where}: {error.strerror or error}; check the path, its permissions and the disk"
     print("wbcjax:", " ".join(message.split()), file=sys.stderr)
-    return 2
+    return _failed(2)
+
+
+def _failed(status: int) -> int:
+    """The status; one of several processes ends with it here."""
+    if distributed := sys.modules.get("wbcjax.training.distributed"):  # else JAX is not even loaded
+        distributed.end_if_shared(status)
+    return status
 
 
 def _dispatch(argv: list[str]) -> int:

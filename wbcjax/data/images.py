@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from wbcjax.console import progress_console
 from wbcjax.errors import DataError
 from wbcjax.files import replacing
 from wbcjax.typing import Image, Images, Size, UInt8
@@ -217,7 +218,6 @@ def load_images(
 
 
 def _decode(paths, size, fit, strict, progress, allocate) -> np.ndarray:
-    from rich.console import Console
     from rich.progress import track
 
     first = read_image(paths[0], strict=strict)
@@ -241,7 +241,7 @@ def _decode(paths, size, fit, strict, progress, allocate) -> np.ndarray:
                 "Decoding images",
                 total=len(paths),
                 disable=not progress,
-                console=Console(stderr=True),
+                console=progress_console(),
             ):
                 pass
         except DataError:

@@ -24,6 +24,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from wbcjax.errors import DataError
 from wbcjax.files import write_text
@@ -148,6 +149,8 @@ def write_results(
     body = ",\n".join("    " + json.dumps(r, allow_nan=False) for r in rows)
     if jax.process_index() == 0:
         write_text(path, f'{head},\n  "rows": [\n{body}\n  ]\n}}\n')
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(str(path))  # nobody reads it before it is there
     return path
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
 from wbcjax import config as cfg
+from wbcjax.console import progress_console
 from wbcjax.data.images import load_images
 from wbcjax.data.kaggle import kaggle, originals
 from wbcjax.data.provenance import wbc_boxes
@@ -22,6 +22,7 @@ from wbcjax.files import replacing
 from wbcjax.ops import boxes as box_ops
 from wbcjax.pipeline.workdir import detector_weights, file_digest
 from wbcjax.roi import color_rois, crops
+from wbcjax.training.distributed import all_agree
 from wbcjax.typing import CLASS_NAMES, Bool, Box, Float, Images, Int
 
 FILE_SIZE = (240, 320)
@@ -145,7 +146,7 @@ def best_boxes(weights: Path, images: Images, *, progress: bool = False, chunk: 
     detector = Detector.load(weights)
     boxes: list[Box | None] = []
     starts = range(0, len(images), chunk)
-    for start in track(starts, "Finding cells", disable=not progress, console=Console(stderr=True)):
+    for start in track(starts, "Finding cells", disable=not progress, console=progress_console()):
         boxes += [detector.best_box(found) for found in detector(list(images[start : start + chunk]))]
     return boxes
 
@@ -155,7 +156,7 @@ def _kept_regions(
 ) -> list[Box | None]:
     """What ``find`` says of the items' regions, from the cache folder where it is there."""
     target = config.data.cache_dir.expanduser() / f"regions-{files_digest(items.paths)}-{method}.npy"
-    if not target.exists():
+    if not all_agree(target.exists()):  # a detector computes on all processes together
         table = np.array([np.full(4, np.nan) if box is None else box for box in find()], np.float32).reshape(-1, 4)
         with replacing(target) as temporary, temporary.open("wb") as file:
             np.save(file, table)

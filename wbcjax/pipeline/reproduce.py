@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from wbcjax import config as cfg
+from wbcjax.console import progress_console
 from wbcjax.data.check import check
 from wbcjax.data.synthetic import write_dataset
 from wbcjax.data.voc import voc
@@ -43,6 +44,7 @@ from wbcjax.pipeline.studies import (
 from wbcjax.pipeline.workdir import is_finished, portable, stored_config
 from wbcjax.report.html import write_report
 from wbcjax.report.tables import load_results
+from wbcjax.training.distributed import all_agree
 
 SYNTHETIC_NOTICE = (
     "These numbers come from a few synthetic smears and models trained for seconds. They show that the pipeline works, "
@@ -101,7 +103,7 @@ def reproduce(preset: Preset, data: cfg.DataConfig, out: Path, console: Console 
       DataError: for a data root that is missing or damaged, or shares originals between TRAIN and TEST.
       Interrupted: if training was stopped by a signal; the same call goes on.
     """
-    stages = Stages(console or Console(stderr=True))
+    stages = Stages(console or progress_console())
     results = out / "results"
     synthetic = data.root is None or (data.root.expanduser() / "synthetic.json").is_file()
     notes = (SYNTHETIC_NOTICE,) if synthetic else ()
@@ -201,22 +203,25 @@ def synthetic_root(cache_dir: Path, stages: Stages) -> Path:
     if root.is_dir():
         stages.reused("synthetic smears")
         return root
-    with stages.bar("drawing smears", None) as advance:
-        write_dataset(root, train_originals=asked.train_originals, test_originals=asked.test_originals,
-                      copies_train=asked.copies_train, copies_test=asked.copies_test, two_cells=asked.two_cells,
-                      seed=asked.seed, progress=advance)
+    try:
+        with stages.bar("drawing smears", None) as advance:
+            write_dataset(root, train_originals=asked.train_originals, test_originals=asked.test_originals,
+                          copies_train=asked.copies_train, copies_test=asked.copies_test, two_cells=asked.two_cells,
+                          seed=asked.seed, progress=advance)
+    except (DataError, OSError):
+        if not root.is_dir():  # else another process has drawn the same
+            raise
     return root
 
 
 def is_done(path: Path, config: Mapping[str, Any], fingerprint: str, stages: Stages) -> bool:
     """Whether ``path`` holds valid results of this config on this data."""
-    if not path.is_file():
-        return False
     try:
         found = read_results(path)
-    except DataError:  # damaged, or of another version: made again
-        return False
-    done = found["config"] == json.loads(json.dumps(config)) and found["data_fingerprint"] == fingerprint
+        done = found["config"] == json.loads(json.dumps(config)) and found["data_fingerprint"] == fingerprint
+    except DataError:  # missing, damaged, or of another version: made again
+        done = False
+    done = all_agree(done)  # the first process may have just written what another did not find
     if done:
         stages.reused(path.stem)
     return done

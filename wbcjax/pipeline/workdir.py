@@ -8,9 +8,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
+import jax
+
 from wbcjax import config as cfg
 from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.files import write_text
+from wbcjax.training.distributed import wait_for_all
 from wbcjax.training.loop import FitResult
 from wbcjax.training.weights import read_config, save_weights
 
@@ -135,6 +138,8 @@ def check_workdir(workdir: Path, config: Config, *, resume: bool, begun: bool) -
 
 def write_config(workdir: Path, config: Config) -> None:
     """Note whose run the folder holds."""
+    if jax.process_index():
+        return
     write_text(workdir / CONFIG, json.dumps(portable(config), indent=1, sort_keys=True))
 
 
@@ -148,11 +153,19 @@ def finish(
     """
     if result.interrupted:
         return False
+    if jax.process_index() == 0:
+        _write_result(workdir, config, result, wall_time, class_names)
+    wait_for_all(f"{workdir} is finished")
+    return True
+
+
+def _write_result(
+    workdir: Path, config: Config, result: FitResult, wall_time: float, class_names: tuple[str, ...]
+) -> None:
     summary = {"steps": result.step, "wall_time": wall_time, **result.metrics, "class_names": class_names}
     write_text(workdir / SUMMARY, json.dumps(summary, indent=1))
     # Last: a run with weights is finished, and takes the names of its classes from the summary.
     save_weights(workdir / WEIGHTS, result.params, result.stats, portable(config))
-    return True
 
 
 def stored_config(cls: type[C], path: Path) -> tuple[Path, C]:

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from rich.console import Console
 from rich.progress import track
 
 from wbcjax.config import DetectorConfig
+from wbcjax.console import progress_console
 from wbcjax.data.detection_augment import augment_detection
 from wbcjax.data.detection_stream import DetectionStream, fetch_instances
 from wbcjax.data.device import ResidentStream
@@ -59,7 +59,7 @@ def cached(
     resident = jax.device_put(DetectionStream(arrays, 1, 0).resident)
     key, count, parts = jax.random.key(config.train.seed), len(arrays), []
     starts = range(0, config.cached_copies * count, chunk)
-    for start in track(starts, "Frozen features", console=Console(stderr=True)):
+    for start in track(starts, "Frozen features", console=progress_console()):
         index = np.arange(start, start + chunk, dtype=np.int32) % count  # the last chunk goes round
         parts.append(jax.tree.map(np.asarray, compute(params, stats, resident, {"index": index},
                                                       jax.random.fold_in(key, start))))

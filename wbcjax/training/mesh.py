@@ -1,5 +1,6 @@
 """The device mesh: pure data parallelism over every device there is, on one host or many."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,7 +12,15 @@ from wbcjax.errors import ConfigError
 
 def data_mesh() -> Mesh:
     """One axis, ``data``, over all devices of all processes."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(by_process(jax.devices())), ("data",), axis_types=(AxisType.Auto,))
+
+
+def by_process(devices: Sequence[Any]) -> list[Any]:
+    """Devices such that those of a process lie together: its share of a batch is then one slice, in its place.
+
+    ``jax.make_mesh`` orders those of a TPU slice by where they are in the torus, across the hosts.
+    """
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
