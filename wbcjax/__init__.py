@@ -15,6 +15,7 @@ _PUBLIC = {
     "load": "wbcjax.pipeline.predictor",
     "predict": "wbcjax.pipeline.predictor",
     "train": "wbcjax.pipeline.runs:train_on",
+    "from_pretrained": "wbcjax.pretrained.store",
     "Detector": "wbcjax.pipeline.detector",
     "train_detector": "wbcjax.pipeline.detector_runs",
     "class_folders": "wbcjax.data",

@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "detect": ("wbcjax.cli.detect:Detect", "find the cells in image files: boxes, classes and masks"),
     "detector train": ("wbcjax.cli.detector:Train", "train a Mask R-CNN"),
     "detector evaluate": ("wbcjax.cli.detector:Evaluate", "measure a trained detector"),
+    "convert": ("wbcjax.cli.convert:Convert", "weights of Keras, torchvision or timm into a file of this package"),
     "report": ("wbcjax.cli.reproduce:Report", "write the HTML report or the README's tables from results files"),
     "data download": ("wbcjax.cli.data:Download", "get the public archives, checked by content"),
     "data check": ("wbcjax.cli.data:Check", "count images and boxes, and list every anomaly"),

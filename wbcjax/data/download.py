@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich import progress as rich_progress
-from rich.console import Console
+from rich.progress import Progress
 
-from wbcjax.data.fetch import fetch
+from wbcjax.data.fetch import fetch, transfer_bar
 from wbcjax.data.unpack import file_sha256, tree_sha256, unpack
 from wbcjax.errors import DataError
 
@@ -91,10 +90,7 @@ def download(root: Path, *, sources: Sequence[Source] = SOURCES, progress: bool 
         behind but a download that can be resumed.
     """
     staging = root / STAGING
-    bar = rich_progress.Progress(rich_progress.TextColumn("{task.description}"), rich_progress.BarColumn(),
-                                 rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn(),
-                                 rich_progress.TimeRemainingColumn(), console=Console(stderr=True),
-                                 disable=not progress)
+    bar = transfer_bar(progress)
     try:
         created = not root.exists()
         staging.mkdir(parents=True, exist_ok=True)
@@ -113,7 +109,7 @@ def download(root: Path, *, sources: Sequence[Source] = SOURCES, progress: bool 
     return root
 
 
-def _provide(source: Source, root: Path, staging: Path, bar: rich_progress.Progress) -> None:
+def _provide(source: Source, root: Path, staging: Path, bar: Progress) -> None:
     """Make ``root/source.folder`` exist with the right content."""
     final = root / source.folder
     if final.exists():

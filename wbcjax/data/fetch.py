@@ -10,6 +10,9 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from rich import progress as rich_progress
+
+from wbcjax.console import progress_console
 from wbcjax.errors import DataError
 
 RETRY_SECONDS = (1.0, 4.0, 16.0)
@@ -62,6 +65,13 @@ def fetch(url: str, path: Path, *, max_bytes: int = 1 << 30,
         time.sleep(wait)
     os.replace(part, path)
     etag.unlink(missing_ok=True)
+
+
+def transfer_bar(show: bool = True) -> rich_progress.Progress:
+    """Progress bars of downloads on standard error: what, how much, how fast, how long yet."""
+    return rich_progress.Progress(rich_progress.TextColumn("{task.description}"), rich_progress.BarColumn(),
+                                  rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn(),
+                                  rich_progress.TimeRemainingColumn(), console=progress_console(), disable=not show)
 
 
 class _BrokenTransfer(Exception):

@@ -28,3 +28,11 @@ def preprocess(images: Float[Array, "*b h w 3"], name: Preprocessing) -> Float[A
     mean, std = (np.array(values, np.float32) for values in _MEAN_AND_STD[name])
     images = (images - mean) / std
     return images[..., ::-1] if name == "caffe" else images
+
+
+def describe(name: Preprocessing) -> dict:
+    """The same in numbers, JSON-ready, for a file of weights: (image - mean) / std by channel of RGB in [0, 1], then
+    the channels in ``order``."""
+    mean, std = _MEAN_AND_STD[name]
+    return {"name": name, "range": [0, 1], "mean": list(mean), "std": list(std),
+            "order": "BGR" if name == "caffe" else "RGB"}

@@ -12,7 +12,7 @@ from wbcjax.pretrained.torchvision import (
     load_torchvision_mask_rcnn,
     read_state,
 )
-from wbcjax.training.weights import read_config
+from wbcjax.training.weights import is_ours, read_config
 
 TORCHVISION_DETECTOR = "backbone.body."
 """How names of its Mask R-CNN start."""
@@ -45,17 +45,6 @@ def start_from(model: MaskRCNN, path: Path) -> MaskRCNN:
         else:
             load_torchvision_backbone(model.backbone, state)
     return model
-
-
-def is_ours(path: Path) -> bool:
-    """Whether the file was written by ``training.weights``."""
-    if path.suffix != ".safetensors":
-        return False
-    try:
-        read_config(path)
-    except CheckpointError:
-        return False
-    return True
 
 
 def start_from_ours(model: MaskRCNN, path: Path) -> None:

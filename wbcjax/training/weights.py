@@ -14,14 +14,32 @@ from wbcjax.errors import CheckpointError
 _SEPARATOR = "/"
 
 
-def save_weights(path: Path, params: dict, stats: dict, config: dict[str, Any]) -> None:
-    """Write parameters, batch statistics and the JSON-ready ``config`` to ``path``, atomically."""
+def save_weights(
+    path: Path, params: dict, stats: dict, config: dict[str, Any], *, card: dict[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Write parameters, batch statistics and the JSON-ready ``config`` to ``path``, atomically.
+
+    Args:
+      card: where the weights come from, JSON-ready, for the metadata.
+      half: store the parameters in float16, at half the size and with three digits. Statistics stay float32: variances
+        leave float16's range.
+
+    Raises:
+      CheckpointError: if a parameter is too large for float16.
+    """
     from safetensors.numpy import save_file
 
     tensors = _flatten({"params": params, "stats": stats})
+    if half:
+        tensors = {name: _halved(name, array) if name.startswith("params/") else array
+                   for name, array in tensors.items()}
+    metadata = {"format": "wbcjax", "config": json.dumps(config, sort_keys=True)}
+    if card is not None:
+        metadata["card"] = json.dumps(card, sort_keys=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, temporary, metadata={"format": "wbcjax", "config": json.dumps(config, sort_keys=True)})
+        save_file(tensors, temporary, metadata=metadata)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -33,6 +51,38 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
       CheckpointError: if the file is missing or no weights file of this package.
     """
+    return json.loads(_read_metadata(path)["config"])
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Where the weights come from, as ``wbcjax convert`` noted it; empty for those of a training run.
+
+    Raises:
+      CheckpointError: as ``read_config``.
+    """
+    return json.loads(_read_metadata(path).get("card", "{}"))
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the file was written by ``save_weights``."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        _read_metadata(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def tensor_names(path: Path) -> set[str]:
+    """Names of the arrays in a file that ``is_ours``, such as ``params/classifier/kernel``."""
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        return set(file.keys())
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -45,11 +95,11 @@ def read_config(path: Path) -> dict[str, Any]:
             from error
     if metadata.get("format") != "wbcjax" or "config" not in metadata:
         raise CheckpointError(f"{path}: safetensors, but not written by wbcjax: it carries no configuration")
-    return json.loads(metadata["config"])
+    return metadata
 
 
 def load_weights(path: Path, like: tuple[dict, dict]) -> tuple[dict, dict]:
-    """Parameters and batch statistics, with the structure of ``like``, of which the shapes will do.
+    """Parameters and batch statistics, with the structure and the types of ``like``, of which the shapes will do.
 
     Raises:
       CheckpointError: if the file is missing, damaged, or of another model, naming the first tensor that differs.
@@ -68,7 +118,8 @@ def load_weights(path: Path, like: tuple[dict, dict]) -> tuple[dict, dict]:
                 f"{path}: weights of another model: {name} is {there} in the file and {here} in the model; give the "
                 "configuration it was trained with"
             )
-    loaded = jax.tree_util.tree_unflatten(structure, [tensors[_name(p)] for p, _ in leaves])
+    loaded = jax.tree_util.tree_unflatten(structure, [tensors[_name(p)].astype(leaf.dtype, copy=False)
+                                                       for p, leaf in leaves])
     return loaded["params"], loaded["stats"]
 
 
@@ -78,3 +129,10 @@ def _name(path: tuple) -> str:
 
 def _flatten(tree: PyTree) -> dict[str, np.ndarray]:
     return {_name(p): np.asarray(leaf) for p, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _halved(name: str, array: np.ndarray) -> np.ndarray:
+    if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+        raise CheckpointError(f"{name} has values up to {np.abs(array).max():.3g}, too large for half precision; store "
+                              "it in full")
+    return array.astype(np.float16)
