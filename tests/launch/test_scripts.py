@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from wbcjax.errors import ConfigError
 from wbcjax.training.distributed import process_settings
+from wbcjax.training.mesh import by_process
 
 CHECKOUT = Path(__file__).parents[2]
 LAUNCH = CHECKOUT / "launch"
@@ -52,7 +54,7 @@ def test_shell_scripts_are_sound(script):
 
 @pytest.mark.parametrize("path", [*LAUNCH.glob("*.*")], ids=lambda path: path.name)
 def test_each_file_shows_its_dry_run(path):
-    assert re.search(r"dry-?run", path.read_text())
+    assert re.search(r"dry[- ]?run", path.read_text())
 
 
 # SLURM
@@ -232,6 +234,12 @@ def test_a_process_knows_whether_it_is_alone(environ, settings):
 def test_contradicting_variables_are_refused(change):
     with pytest.raises(ConfigError, match=r"expected all of WBCJAX_COORDINATOR=HOST:PORT"):
         process_settings(OURS | change)
+
+
+def test_devices_of_a_process_lie_together():
+    """Numbered along the torus, those of two hosts take turns; a share of a batch must still be one slice."""
+    torus = [SimpleNamespace(id=i, process_index=i // 2 % 2) for i in range(8)]
+    assert [device.id for device in by_process(torus)] == [0, 1, 4, 5, 2, 3, 6, 7]
 
 
 # One host, without JAX
