@@ -18,10 +18,10 @@ from wbcjax.models.preprocessing import preprocess
 from wbcjax.training import merge, split
 
 PARAMETERS = {  # of torchvision's trunks, without statistics; compact's are our own
-    "compact": 1_185_232, "resnet18": 11_176_512, "resnet34": 21_284_672, "resnet50": 23_508_032,
-    "resnet101": 42_500_160, "vgg16": 14_714_688, "vgg16_bn": 14_723_136,
+    "compact": 1_185_232, "inception_v3": 21_785_568, "resnet18": 11_176_512, "resnet34": 21_284_672,
+    "resnet50": 23_508_032, "resnet101": 42_500_160, "vgg16": 14_714_688, "vgg16_bn": 14_723_136,
 }
-LEVELS = {"vgg16": range(6), "vgg16_bn": range(6)}
+LEVELS = {"inception_v3": range(1, 6), "vgg16": range(6), "vgg16_bn": range(6)}
 CONFIG = DetectorModelConfig(canvas=(64, 96), norm="batch")
 
 

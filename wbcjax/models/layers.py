@@ -249,11 +249,12 @@ def _max_pool_3x3_backward(which, g):
 _max_pool_3x3.defvjp(_max_pool_3x3_forward, _max_pool_3x3_backward)
 
 
-def max_pool_3x3(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Max pooling over 3×3 windows with stride 2, one pixel of padding that is never the maximum."""
+def max_pool_3x3(x: Float[Array, "b h w c"], padding: int = 1) -> Float[Array, "b h2 w2 c"]:
+    """Max pooling over 3×3 windows with stride 2, with pixels of padding, 1 or 0, that are never the maximum."""
     if jax.default_backend() != "cpu":
-        return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-    height, width = ((1, n % 2, 0) for n in x.shape[1:3])
+        return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((padding, padding),) * 2)
+    # The windows cover an odd number of pixels: of an even number the last is left out.
+    height, width = ((padding, padding - 1 + n % 2, 0) for n in x.shape[1:3])
     return _max_pool_3x3(lax.pad(x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), height, width, (0, 0, 0))))
 
 
@@ -264,7 +265,7 @@ class Conv(nnx.Module):
         self,
         in_features: int,
         out_features: int,
-        kernel_size: int = 3,
+        kernel_size: int | tuple[int, int] = 3,
         *,
         stride: int = 1,
         padding: str | Sequence[tuple[int, int]] = "SAME",
@@ -273,8 +274,8 @@ class Conv(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        shape = (kernel_size, kernel_size, in_features, out_features)
-        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (*size, in_features, out_features), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((out_features,), jnp.float32)) if use_bias else None
         self.strides = (stride, stride)
         self.padding = padding

@@ -20,21 +20,28 @@ class FrozenBatchNorm(nnx.Module):
     They count as statistics, so they are saved and loaded, and no optimiser sees them.
     """
 
-    def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32):
+    def __init__(self, channels: int, *, epsilon: float = EPSILON, dtype: jnp.dtype = jnp.float32):
         self.scale, self.var = (nnx.BatchStat(jnp.ones((channels,), jnp.float32)) for _ in range(2))
         self.bias, self.mean = (nnx.BatchStat(jnp.zeros((channels,), jnp.float32)) for _ in range(2))
+        self.epsilon = epsilon
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        scale = self.scale[...] * jax.lax.rsqrt(self.var[...] + EPSILON)
+        scale = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.epsilon)
         shift = self.bias[...] - self.mean[...] * scale
         return x * scale.astype(self.dtype) + shift.astype(self.dtype)
 
 
-def make_norm(kind: Norm, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs) -> nnx.Module:
-    """The normalisation of a layer; with groups, as many up to 32 as divide the channels."""
+def make_norm(
+    kind: Norm, channels: int, *, epsilon: float = EPSILON, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs
+) -> nnx.Module:
+    """The normalisation of a layer; with groups, as many up to 32 as divide the channels.
+
+    Args:
+      epsilon: what is added to the variance.
+    """
     if kind == "frozen":
-        return FrozenBatchNorm(channels, dtype=dtype)
+        return FrozenBatchNorm(channels, epsilon=epsilon, dtype=dtype)
     if kind == "group":
-        return nnx.GroupNorm(channels, math.gcd(GROUPS, channels), epsilon=EPSILON, dtype=dtype, rngs=rngs)
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+        return nnx.GroupNorm(channels, math.gcd(GROUPS, channels), epsilon=epsilon, dtype=dtype, rngs=rngs)
+    return nnx.BatchNorm(channels, momentum=0.9, epsilon=epsilon, dtype=dtype, rngs=rngs)
