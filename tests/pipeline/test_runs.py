@@ -53,8 +53,8 @@ def test_a_loaded_run_predicts_what_the_weights_say(finished, config):
     test = classifier_inputs(config, "TEST")
     model, loaded = load_run(finished)
     assert portable(loaded) == portable(config)
-    predictions = predict_split(model, test)
-    same = predict_split(load_run(finished / WEIGHTS)[0], test)
+    predictions = predict_split(model, test, config)
+    same = predict_split(load_run(finished / WEIGHTS)[0], test, config)
     np.testing.assert_array_equal(predictions.logits, same.logits)
     assert predictions.logits.shape == (12, 4) and predictions.sources == test.sources
     np.testing.assert_array_equal(predictions.classes, predictions.logits.argmax(1))
@@ -63,7 +63,7 @@ def test_a_loaded_run_predicts_what_the_weights_say(finished, config):
 def test_the_predictor_agrees_with_the_evaluation(finished, config):
     files = kaggle(config.data.root, "TEST")
     model, _ = load_run(finished)
-    logits = predict_split(model, classifier_inputs(config, "TEST")).logits
+    logits = predict_split(model, classifier_inputs(config, "TEST"), config).logits
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     run = Run(finished)
     found = run.predict(files.paths)

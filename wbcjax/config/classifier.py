@@ -116,6 +116,19 @@ class ClassifierConfig:
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     pretrain: PretrainConfig = PretrainConfig()
+    weights: Path | None = None
+    """Weights that training starts from, all but the head: a file of Keras, torchvision or timm, one that
+    ``wbcjax convert`` wrote, or a run's folder. None starts from random ones."""
+    cached_copies: int = 0
+    """So many augmented copies of each training image go through the frozen stages once (model.frozen_stages), before
+    training, and an epoch is a pass over all of them. 0 augments anew and computes everything at every step."""
+    test_views: Literal["one", "flips", "dihedral"] = "one"
+    """Test-time augmentation: the logits of an image, or their mean over its mirror images, or over those and quarter
+    turns (square inputs)."""
+    train_split: Literal["TRAIN", "ALL"] = "TRAIN"
+    """ALL pools TRAIN and TEST for cross-validation over all 348 originals; it needs a fold."""
+    train_share: float = 1.0
+    """Share of the files of each original that are trained on, evenly spaced."""
     train_on: Literal["files", "originals"] = "files"
     """What TRAIN is: the 9,957 augmented files, or the 277 smears they were made from, each class as often as the
     most frequent one."""
@@ -129,6 +142,16 @@ class ClassifierConfig:
         require(self.folds >= 2, "folds", self.folds, ">= 2")
         require(not self.pretrain.epochs or self.input == "whole", "pretrain.epochs", self.pretrain.epochs,
                  "0 unless input is whole")
+        require(0 < self.train_share <= 1, "train_share", self.train_share, "0 < share <= 1")
+        require(self.train_split == "TRAIN" or self.fold is not None, "train_split", self.train_split,
+                "TRAIN unless a fold is held out with --fold")
+        height, width = self.model.image_size
+        require(self.test_views != "dihedral" or height == width, "test_views", self.test_views,
+                f"one or flips for {height}×{width} inputs")
+        require(self.cached_copies == 0 or (self.model.frozen_stages > 0 and self.cached_copies > 0), "cached_copies",
+                self.cached_copies, ">= 0, and 0 without frozen stages (model.frozen_stages)")
+        require(not self.cached_copies or (not self.train.mixup and not self.model.aux), "cached_copies",
+                self.cached_copies, "0 with mixup or an auxiliary head, which need the images")
         require(self.fold is None or 0 <= self.fold < self.folds, "fold", self.fold, f"0..{self.folds - 1} or None")
         require(self.train.patience is None or self.fold is not None, "train.patience", self.train.patience,
                  "None unless a validation fold is set with --fold")

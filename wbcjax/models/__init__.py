@@ -27,5 +27,5 @@ def build(config: ModelConfig, seed: int = 0) -> Classifier:
     return nnx.jit(lambda: MODELS[config.name](config, rngs=nnx.Rngs(seed)))()
 
 
-__all__ = ["MODELS", "BackboneClassifier", "Classifier", "CustomCNN1", "CustomCNN2", "LeNet", "MaskRCNN", "build", "build_detector",
-           "parameter_count"]
+__all__ = ["MODELS", "BackboneClassifier", "Classifier", "CustomCNN1", "CustomCNN2", "LeNet", "MaskRCNN", "build",
+           "build_detector", "parameter_count"]

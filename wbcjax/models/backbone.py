@@ -25,6 +25,7 @@ class Backbone(nnx.Module):
       min_size: smallest height and width at which every map has a pixel.
       dropout: rate before a classifier's last layer, as published.
       frozen_stages: so many of the first stages get no gradient.
+      flavour: whose network it is where published ones differ, None where they do not.
     """
 
     channels: dict[str, int]
@@ -32,6 +33,7 @@ class Backbone(nnx.Module):
     min_size: ClassVar[int] = 32
     dropout: ClassVar[float] = 0.0
     frozen_stages: int = 0
+    flavour: str | None = None
 
     @property
     def strides(self) -> dict[str, int]:

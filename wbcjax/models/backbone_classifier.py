@@ -1,4 +1,4 @@
-"""A classifier over any backbone: pooled features and a head, trained as a whole or from where the frozen stages end."""
+"""A classifier over any backbone: pooled features and a head, trained whole or from where the frozen stages end."""
 
 from collections.abc import Iterator
 
@@ -118,7 +118,7 @@ class BackboneClassifier(Classifier):
 
 
 def adaptive_avg_pool(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b side side c"]:
-    """Means over a grid of ``side`` × ``side`` cells that cover the map, of a pixel or more each, as PyTorch cuts it."""
+    """Means over a grid of ``side`` × ``side`` cells that cover the map, each of a pixel or more, as PyTorch cuts."""
     if x.shape[1:3] == (side, side):
         return x
     rows, columns = (_cell_means(n, side) for n in x.shape[1:3])

@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 from wbcjax.config import ModelConfig
 from wbcjax.errors import ConfigError
 from wbcjax.models.preprocessing import preprocess
+
+
 class Classifier(nnx.Module):
     """Base of the image classifiers.
 

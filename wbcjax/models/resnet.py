@@ -97,6 +97,7 @@ class ResNet(Backbone):
         rngs: nnx.Rngs,
     ):
         self.frozen_stages = config.frozen_stages
+        self.flavour = config.flavour if block is Bottleneck else None
         shared = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
         self.stem = Stem(self._norm_of(1, config.norm), **shared)
         inputs, self.expansion = 64, block.expansion

@@ -56,6 +56,18 @@ class Inputs:
         )
 
 
+def joined(parts: Sequence[Inputs]) -> Inputs:
+    """The items of all parts, of one size and the same classes, in order."""
+    return Inputs(
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        tuple(source for part in parts for source in part.sources),
+        tuple(name for part in parts for name in part.names),
+        np.concatenate([part.missed for part in parts]),
+        parts[0].class_names,
+    )
+
+
 def data_root(data: cfg.DataConfig) -> Path:
     """The data root of a config.
 
@@ -74,11 +86,14 @@ def data_root(data: cfg.DataConfig) -> Path:
 
 
 def classifier_inputs(config: cfg.ClassifierConfig, split: str, *, progress: bool = False) -> Inputs:
-    """Images, labels and originals of ``split`` (TRAIN, TEST, TEST_SIMPLE) as ``config`` wants them.
+    """Images, labels and originals of ``split`` (TRAIN, TEST, TEST_SIMPLE, or ALL for the first two) as ``config``
+    wants them.
 
     Raises:
       DataError: as the loaders do.
     """
+    if split == "ALL":
+        return joined([classifier_inputs(config, part, progress=progress) for part in ("TRAIN", "TEST")])
     root = data_root(config.data)
     items = kaggle(root, split, strict=config.data.strict)
     oracle = config.input == "roi" and config.roi_source == "oracle"
@@ -175,7 +190,7 @@ def files_digest(paths: Sequence[Path]) -> str:
 def train_and_validation(config: cfg.ClassifierConfig, inputs: Inputs) -> tuple[Inputs, Inputs | None]:
     """TRAIN cut by ``config.fold``: folds are grouped by original, and proved to be. All of it where there is no fold.
 
-    The validation part is always files, the training part what ``config.train_on`` says.
+    The validation part is always files, the training part the ``train_share`` of them or what ``train_on`` says.
 
     Raises:
       DataError: if the two parts share an original.
@@ -186,7 +201,24 @@ def train_and_validation(config: cfg.ClassifierConfig, inputs: Inputs) -> tuple[
         train = inputs.subset(np.flatnonzero(folds != config.fold))
         held_out = inputs.subset(np.flatnonzero(folds == config.fold))
         assert_disjoint(train.sources, held_out.sources, what=f"fold {config.fold} and the rest of TRAIN")
+    train = train if config.train_share == 1 else thinned(train, config.train_share)
     return (balanced_originals(config, train) if config.train_on == "originals" else train), held_out
+
+
+def thinned(inputs: Inputs, share: float) -> Inputs:
+    """This share of each original's files, at least one, evenly spaced in their order."""
+    kept: list[int] = []
+    for members in _by_source(inputs).values():
+        count = max(1, round(share * len(members)))
+        kept += [members[i * len(members) // count] for i in range(count)]
+    return inputs.subset(np.sort(np.array(kept)))
+
+
+def _by_source(inputs: Inputs) -> dict[str, list[int]]:
+    members: dict[str, list[int]] = {}
+    for i, source in enumerate(inputs.sources):
+        members.setdefault(source, []).append(i)
+    return members
 
 
 def balanced_originals(config: cfg.ClassifierConfig, files: Inputs) -> Inputs:

@@ -153,7 +153,7 @@ def noise_example_figure(preset: Preset, test: Inputs, folder: Path) -> None:
 def misread_figure(config: cfg.ClassifierConfig, runs: Path, splits: Splits, folder: Path) -> None:
     """The TEST originals of which the run misreads most copies."""
     model, _ = load_run(run_folder(runs, config))
-    predictions = predict_split(model, splits.get(config, "TEST"))
+    predictions = predict_split(model, splits.get(config, "TEST"), config)
     sources = np.array(predictions.sources)
     wrong = predictions.classes != predictions.labels
     shares = {name: float(wrong[sources == name].mean()) for name in np.unique(sources).tolist()}

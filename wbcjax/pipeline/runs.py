@@ -10,10 +10,11 @@ import numpy as np
 from flax import nnx
 
 from wbcjax import config as cfg
-from wbcjax.data.device import DeviceStream
+from wbcjax.data.device import DeviceStream, ResidentStream
 from wbcjax.data.sets import ClassificationSet
 from wbcjax.errors import CheckpointError, ConfigError
-from wbcjax.models import build
+from wbcjax.models import Classifier, build
+from wbcjax.pipeline.feature_store import FeatureStore, augmented_copies
 from wbcjax.pipeline.inputs import Inputs, classifier_inputs, inputs_of, train_and_validation
 from wbcjax.pipeline.workdir import (
     SUMMARY,
@@ -25,11 +26,15 @@ from wbcjax.pipeline.workdir import (
     stored_config,
     write_config,
 )
+from wbcjax.pretrained.store import load_classifier
 from wbcjax.training import classification_loss, data_mesh, evaluator, fit, merge, predict_logits, split
 from wbcjax.training.classifier import class_weights
+from wbcjax.training.loop import Evaluate
 from wbcjax.training.mesh import check_batch_size
+from wbcjax.training.optim import stage_rates
+from wbcjax.training.state import LossFn
 from wbcjax.training.weights import load_weights
-from wbcjax.typing import CLASS_NAMES, Bool, Float, Int
+from wbcjax.typing import CLASS_NAMES, Bool, Float, Images, Int
 
 FIRST_STAGE = "first_stage"
 
@@ -74,16 +79,10 @@ def train_run(
       ConfigError, DataError, NonFiniteError: as their parts do.
     """
     check_workdir(workdir, config, resume=resume, begun=is_begun(workdir))
-    model = build(config.model, config.train.seed)  # refuses an unknown name before any image is read
-    inputs = classifier_inputs(config, "TRAIN", progress=True) if inputs is None else inputs
+    model = initial_model(config)  # refuses an unknown name before any image is read
+    inputs = classifier_inputs(config, config.train_split, progress=True) if inputs is None else inputs
     train, held_out = train_and_validation(config, inputs)
-    if config.train.batch_size > len(train):
-        raise ConfigError(f"train.batch_size = {config.train.batch_size} is more than the {len(train)} training "
-                          "images; lower it")
-    check_batch_size(config.train.batch_size, data_mesh())
-    if len(train.class_names) > config.model.num_classes:
-        raise ConfigError(f"model.num_classes = {config.model.num_classes}, but the data has {len(train.class_names)} "
-                          f"classes: {', '.join(train.class_names)}")
+    _check_sizes(config, train)
     write_config(workdir, config)
     first = cfg.first_stage(config)
     if first is not None:
@@ -92,23 +91,80 @@ def train_run(
                                                            title=f"{title}, first stage"):
             return False
         model = start_from(model, start / WEIGHTS)
-    weights = class_weights(train.labels, config.model.num_classes) if config.train.class_weights else None
-    head = config.model.head
+    setup = set_up(config, model, train, held_out)
     started = time.perf_counter()
     result = fit(
-        model,
-        DeviceStream(train.images, train.labels, train.names, batch_size=config.train.batch_size,
-                     seed=config.train.seed),
-        classification_loss(config.augment, config.train, num_classes=config.model.num_classes, head=head,
-                            weights=weights),
-        optim=config.optim,
-        train=config.train,
-        workdir=workdir,
-        evaluate=None if held_out is None else evaluator(model, held_out.images, held_out.labels, head=head),
-        resume=has_checkpoint(workdir),
-        title=title,
+        model, setup.stream, setup.loss_fn, optim=config.optim, train=config.train, workdir=workdir,
+        evaluate=setup.evaluate, frozen=setup.frozen, rates=setup.rates, resume=has_checkpoint(workdir), title=title,
     )
     return finish(workdir, config, result, wall_time=time.perf_counter() - started, class_names=train.class_names)
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What ``fit`` needs beside the model."""
+
+    stream: DeviceStream
+    loss_fn: LossFn
+    evaluate: Evaluate | None
+    frozen: tuple[str, ...]
+    rates: dict[str, float]
+
+
+def set_up(config: cfg.ClassifierConfig, model: Classifier, train: Inputs, held_out: Inputs | None) -> Setup:
+    """Data, loss and evaluation for training ``model``, which is in its initial state, as ``config`` says."""
+    num_classes, head = config.model.num_classes, config.model.head
+    weights = class_weights(train.labels, num_classes) if config.train.class_weights else None
+    batch_size, seed = config.train.batch_size, config.train.seed
+    if config.cached_copies:
+        images = augmented_copies(train.images, config.augment, config.cached_copies, seed)
+        resident = {"features": model_inputs(config, model, images, progress=True),
+                    "labels": np.tile(train.labels, config.cached_copies)}
+        stream = ResidentStream(resident, train.names * config.cached_copies, batch_size, seed)
+    else:
+        stream = DeviceStream(train.images, train.labels, train.names, batch_size=batch_size, seed=seed)
+    evaluate = None
+    if held_out is not None:
+        evaluate = evaluator(model, model_inputs(config, model, held_out.images), held_out.labels, head=head)
+    return Setup(
+        stream,
+        classification_loss(config.augment, config.train, num_classes=num_classes, head=head, weights=weights),
+        evaluate,
+        model.stage_names[: config.model.frozen_stages],
+        stage_rates(model.stage_names, config.optim.stage_decay),
+    )
+
+
+def model_inputs(
+    config: cfg.ClassifierConfig, model: Classifier, images: Images, *, progress: bool = False
+) -> np.ndarray:
+    """What ``predict_logits`` takes: the images, or the kept features of the frozen stages where the config has any
+    cached."""
+    if not config.cached_copies:
+        return np.asarray(images)
+    return FeatureStore(model, config.data.cache_dir, config.model.image_size).features(images, progress=progress)
+
+
+def initial_model(config: cfg.ClassifierConfig) -> Classifier:
+    """The model of a config before training: random, or with the weights that it names, and a fresh head.
+
+    Raises:
+      ConfigError: if there is no such model.
+      CheckpointError: if the weights are missing, damaged, or of another architecture.
+    """
+    model = build(config.model, config.train.seed)
+    return model if config.weights is None else load_classifier(model, config.weights, head=False)
+
+
+def _check_sizes(config: cfg.ClassifierConfig, train: Inputs) -> None:
+    """Refuse a batch or a number of classes that does not fit the data."""
+    if config.train.batch_size > len(train):
+        raise ConfigError(f"train.batch_size = {config.train.batch_size} is more than the {len(train)} training "
+                          "images; lower it")
+    check_batch_size(config.train.batch_size, data_mesh())
+    if len(train.class_names) > config.model.num_classes:
+        raise ConfigError(f"model.num_classes = {config.model.num_classes}, but the data has {len(train.class_names)} "
+                          f"classes: {', '.join(train.class_names)}")
 
 
 def start_from(model: nnx.Module, weights: Path) -> nnx.Module:
@@ -168,8 +224,10 @@ def is_begun(workdir: Path) -> bool:
     return has_checkpoint(workdir) or has_checkpoint(workdir / FIRST_STAGE)
 
 
-def predict_split(model: nnx.Module, inputs: Inputs) -> Predictions:
-    """Logits of every image of a split."""
-    logits = predict_logits(*split(model), np.asarray(inputs.images))
+def predict_split(model: Classifier, inputs: Inputs, config: cfg.ClassifierConfig) -> Predictions:
+    """Logits of every image of a split, with the test-time views of the config."""
+    if config.test_views == "one":
+        logits = predict_logits(*split(model), model_inputs(config, model, inputs.images))
+    else:
+        logits = predict_logits(*split(model), np.asarray(inputs.images), views=config.test_views)
     return Predictions(logits, inputs.labels, inputs.sources, inputs.names, inputs.missed)
-

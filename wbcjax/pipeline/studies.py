@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from flax import nnx
-
 from wbcjax import config as cfg
 from wbcjax.data.kaggle import kaggle
 from wbcjax.data.sets import ClassificationSet
@@ -16,6 +14,7 @@ from wbcjax.data.splits import assert_disjoint
 from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.evaluation import classification as metrics
 from wbcjax.evaluation.results import write_results
+from wbcjax.models import Classifier
 from wbcjax.pipeline.inputs import Inputs, classifier_inputs, data_root, train_and_validation
 from wbcjax.pipeline.rows import (
     Rows,
@@ -58,6 +57,16 @@ def run_folder(runs: Path, config: cfg.ClassifierConfig) -> Path:
     return runs / f"{config.model.name}-{where}-seed{config.train.seed}{fold}-{digest}"
 
 
+def run_labels(config: cfg.ClassifierConfig, model: Classifier) -> dict[str, str]:
+    """What tells rows of runs apart beside model, input and seed: where crops come from, and which part of a backbone
+    was trained, from which weights."""
+    labels = {"roi": config.roi_source} if config.input == "roi" else {}
+    if model.stage_names:
+        whole = "fine-tuned" if config.weights is not None else "from random weights"
+        labels["protocol"] = "frozen" if config.model.frozen_stages == len(model.stage_names) else whole
+    return labels
+
+
 class Splits:
     """The inputs of one config after another; what the next config shares with the last is not made again."""
 
@@ -89,7 +98,7 @@ def ensure_trained(config: cfg.ClassifierConfig, runs: Path, splits: Splits | No
         splits = splits or Splits()
         first = cfg.first_stage(config)
         start = None if first is None else ensure_trained(first, runs, splits)
-        train = splits.get(config, "TRAIN")
+        train = splits.get(config, config.train_split)
         title = folder.name.rsplit("-", 1)[0]
         if not train_run(config, folder, resume=is_begun(folder), inputs=train, start=start, title=title):
             raise Interrupted(f"{folder}: interrupted and saved; the same command goes on from here")
@@ -110,17 +119,23 @@ def classification_study(
 
     An image whose region is not found falls back to the whole image and is counted in the ``missed`` row. ``splits``
     are inputs that the caller has made already.
+
+    Raises:
+      ConfigError: if a config trains on TEST.
     """
     started = time.perf_counter()
     splits = splits or Splits()
     fingerprint = proven_fingerprint(configs[0].data)
     rows: Rows = []
     for number, config in enumerate(configs, 1):
+        if config.train_split != "TRAIN":
+            raise ConfigError(f"train_split = {config.train_split!r} of {config.model.name} trains on TEST, which is "
+                              "to judge it; use 'TRAIN'")
         model, _ = load_run(ensure_trained(config, runs, splits))
         test = splits.get(config, "TEST")
-        predictions = predict_split(model, test)
-        common = {"model": config.model.name, "input": config.input, "seed": config.train.seed}
-        common |= {"roi": config.roi_source} if config.input == "roi" else {}
+        predictions = predict_split(model, test, config)
+        common = {"model": config.model.name, "input": config.input, "seed": config.train.seed,
+                  **run_labels(config, model)}
         rows += classification_rows(predictions, split="TEST", **common)
         train = kaggle(data_root(config.data), "TRAIN", strict=config.data.strict)
         rows += unshared_rows(predictions, train, **common)
@@ -163,7 +178,7 @@ def fold_study(
             raise ConfigError(f"fold = None of candidate {variant!r} is impossible: name the fold of TRAIN to hold out")
         model, _ = load_run(ensure_trained(config, runs, splits))
         _, held_out = train_and_validation(config, splits.get(config, "TRAIN"))
-        predictions = predict_split(model, held_out)
+        predictions = predict_split(model, held_out, config)
         _, counts = metrics.confusion_by_source(
             predictions.labels, predictions.classes, predictions.sources, len(CLASS_NAMES)
         )
@@ -183,7 +198,7 @@ def fold_study(
     return rows
 
 
-def evaluation_study(model: nnx.Module, config: cfg.ClassifierConfig, split_name: str, path: Path) -> Rows:
+def evaluation_study(model: Classifier, config: cfg.ClassifierConfig, split_name: str, path: Path) -> Rows:
     """Evaluate one trained model on every image of a split; writes the results file ``path``.
 
     Raises:
@@ -194,9 +209,9 @@ def evaluation_study(model: nnx.Module, config: cfg.ClassifierConfig, split_name
                               f"{len(CLASS_NAMES)}: {', '.join(CLASS_NAMES)}; evaluate a run trained on this data")
     started = time.perf_counter()
     fingerprint = proven_fingerprint(config.data, split_name)
-    predictions = predict_split(model, classifier_inputs(config, split_name, progress=True))
-    roi = {"roi": config.roi_source} if config.input == "roi" else {}
-    rows = classification_rows(predictions, model=config.model.name, input=config.input, split=split_name, **roi)
+    predictions = predict_split(model, classifier_inputs(config, split_name, progress=True), config)
+    rows = classification_rows(predictions, model=config.model.name, input=config.input, split=split_name,
+                               **run_labels(config, model))
     write_results(path, experiment=path.stem, config=portable(config), rows=rows, seeds=config.train.seed,
                   data_fingerprint=fingerprint, wall_time=time.perf_counter() - started)
     return rows

@@ -30,8 +30,8 @@ C = TypeVar("C", cfg.ClassifierConfig, cfg.DetectorConfig)
 def portable(config: Config) -> dict:
     """The config as JSON without the folders of one machine: what identifies a run."""
     values = _without_folders(config)
-    if values.get("weights"):
-        values["weights"] = Path(values["weights"]).name
+    if config.weights is not None:
+        values["weights"] = _label_of_weights(config)
     if "detector" in values:
         crops_by_it = values["roi_source"] == "mask_rcnn"
         values["detector"] = _label_of(detector_weights(config)) if crops_by_it else None
@@ -73,6 +73,16 @@ def with_detector(config: cfg.ClassifierConfig, detector: Path | None) -> cfg.Cl
     if file_digest(weights)[:12] != stored.rpartition("@")[2]:
         raise CheckpointError(f"{weights}: not the detector that the run's crops come from ({stored}); give that one")
     return found
+
+
+def _label_of_weights(config: Config) -> str:
+    """File name of the weights that training starts from; of a classifier with their content, or their published
+    name. A stored config holds that label already."""
+    weights = config.weights.expanduser()
+    weights = weights / WEIGHTS if weights.is_dir() else weights
+    if isinstance(config, cfg.DetectorConfig) or weights.is_absolute():
+        return _label_of(weights) if isinstance(config, cfg.ClassifierConfig) and weights.is_file() else weights.name
+    return _label_of(weights) if weights.is_file() else str(weights)
 
 
 def _label_of(weights: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, BFloat16, Float, Int, PRNGKeyArray, UInt8
 
 from wbcjax.config import AugmentConfig, TrainConfig
 from wbcjax.data.augment import augment
@@ -18,6 +18,15 @@ from wbcjax.training.mesh import data_mesh, replicate, shard
 from wbcjax.training.state import LossFn, merge, split
 
 Predict = Callable[[Float[Array, "b h w 3"]], Float[Array, "b c"]]
+
+AUX_WEIGHT = 0.4
+"""Share of an auxiliary head's loss (Szegedy et al. 2016)."""
+VIEWS = {
+    "one": ((0, False),),
+    "flips": ((0, False), (2, False), (0, True), (2, True)),
+    "dihedral": tuple((turns, flip) for flip in (False, True) for turns in range(4)),
+}
+"""Test-time views of an image by name: quarter turns, and whether it is mirrored first."""
 
 
 def cross_entropy(
@@ -56,49 +65,81 @@ def classification_loss(
     head: str = "softmax",
     weights: Float[np.ndarray, "c"] | None = None,
 ) -> LossFn:
-    """The loss for ``fit``: fetch, augment, mix, logits, mean (weighted) cross-entropy; reports accuracy."""
+    """The loss for ``fit``: fetch, augment, mix, logits, mean (weighted) cross-entropy; reports accuracy.
+
+    Of resident ``features``, which frozen stages made of augmented images, only the rest of the model is computed.
+    """
+
+    def losses_of(logits, targets):
+        losses = cross_entropy(logits, optax.smooth_labels(targets, train.label_smoothing), head=head)
+        return losses if weights is None else losses * (targets @ jnp.asarray(weights))
 
     def loss_fn(model, resident, batch, key):
-        images, labels = fetch(resident, batch)
         augment_key, mixup_key, dropout_key = jax.random.split(key, 3)
-        images = augment(augment_key, images, augmentation)
-        targets = jax.nn.one_hot(labels, num_classes)
-        if train.mixup:
-            images, targets = mixup(mixup_key, images, targets, train.mixup)
-        logits = model(images, rngs=nnx.Rngs(dropout=dropout_key))
-        losses = cross_entropy(logits, optax.smooth_labels(targets, train.label_smoothing), head=head)
-        if weights is not None:
-            losses = losses * (targets @ jnp.asarray(weights))
-        return losses.mean(), {"accuracy": (logits.argmax(-1) == labels).mean()}
+        rngs, aux = nnx.Rngs(dropout=dropout_key), None
+        if "features" in resident:
+            labels = resident["labels"][batch["index"]]
+            targets = jax.nn.one_hot(labels, num_classes)
+            logits = model.logits_of_frozen(resident["features"][batch["index"]], rngs)
+        else:
+            images, labels = fetch(resident, batch)
+            images = augment(augment_key, images, augmentation)
+            targets = jax.nn.one_hot(labels, num_classes)
+            if train.mixup:
+                images, targets = mixup(mixup_key, images, targets, train.mixup)
+            logits, aux = model.training_logits(images, rngs)
+        loss = losses_of(logits, targets).mean()
+        if aux is not None:
+            loss += AUX_WEIGHT * losses_of(aux, targets).mean()
+        return loss, {"accuracy": (logits.argmax(-1) == labels).mean()}
 
     return loss_fn
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "mesh"))
-def _logits(graphdef, mesh, params, stats, images):
-    images = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-    logits = merge(graphdef, params, stats, training=False)(images)
+@functools.partial(jax.jit, static_argnames=("graphdef", "mesh", "views"))
+def _logits(graphdef, mesh, views, params, stats, inputs):
+    model = merge(graphdef, params, stats, training=False)
+    if inputs.dtype == jnp.bfloat16:
+        logits = model.logits_of_frozen(inputs)
+    else:
+        images = inputs.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else inputs
+        logits = sum(model(view(images, *how)) for how in VIEWS[views]) / len(VIEWS[views])
     # Whole on every device, so that each process can read it.
     return jax.lax.with_sharding_constraint(logits, NamedSharding(mesh, PartitionSpec()))
 
 
+def view(images: Float[Array, "b h w 3"], turns: int, flip: bool) -> Float[Array, "b _ _ 3"]:
+    """Images mirrored left to right where asked for, then turned by so many quarters."""
+    return jnp.rot90(images[:, :, ::-1] if flip else images, turns, axes=(1, 2))
+
+
 def predict_logits(
-    graphdef: nnx.GraphDef, params: dict, stats: dict, images: UInt8[np.ndarray, "n h w 3"], *, batch_size: int = 128
+    graphdef: nnx.GraphDef,
+    params: dict,
+    stats: dict,
+    inputs: UInt8[np.ndarray, "n h w 3"] | BFloat16[np.ndarray, "n ..."],
+    *,
+    views: str = "one",
+    batch_size: int = 128,
 ) -> Float[np.ndarray, "n c"]:
     """Logits of any number of images, in batches over all devices; the padded end of the last batch is cut off.
 
     Every process gives all images, computes its share, and returns all logits.
+
+    Args:
+      inputs: images, or what the model's frozen stages made of them.
+      views: a name of ``VIEWS``: of images, the mean over these is returned.
     """
     mesh = data_mesh()
-    batch_size = -(-min(batch_size, max(len(images), 1)) // mesh.size) * mesh.size
+    batch_size = -(-min(batch_size, max(len(inputs), 1)) // mesh.size) * mesh.size
     share = batch_size // jax.process_count()
     first = share * jax.process_index()
     params, stats = replicate((params, stats), mesh)
     out = []
-    for start in range(0, max(len(images), 1), batch_size):
-        batch = np.asarray(images[start : start + batch_size])
-        padded = np.pad(batch, ((0, batch_size - len(batch)), *[(0, 0)] * 3))
-        logits = _logits(graphdef, mesh, params, stats, shard(padded[first : first + share], mesh))
+    for start in range(0, max(len(inputs), 1), batch_size):
+        batch = np.asarray(inputs[start : start + batch_size])
+        padded = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
+        logits = _logits(graphdef, mesh, views, params, stats, shard(padded[first : first + share], mesh))
         out.append(np.asarray(logits)[: len(batch)])
     return np.concatenate(out)
 
@@ -110,14 +151,18 @@ def predict_function(model: nnx.Module) -> Predict:
 
 
 def evaluator(
-    model: nnx.Module, images: UInt8[np.ndarray, "n h w 3"], labels: Int[np.ndarray, "n"], *, head: str,
+    model: nnx.Module,
+    inputs: UInt8[np.ndarray, "n h w 3"] | BFloat16[np.ndarray, "n ..."],
+    labels: Int[np.ndarray, "n"],
+    *,
+    head: str,
     batch_size: int = 128,
 ) -> Callable[[dict, dict], dict[str, float]]:
     """Loss and accuracy on a validation fold, for ``fit``; each class counts alike, as no class is rare in practice."""
     graphdef, _, _ = split(model)
 
     def evaluate(params: dict, stats: dict) -> dict[str, float]:
-        logits = predict_logits(graphdef, params, stats, images, batch_size=batch_size)
+        logits = predict_logits(graphdef, params, stats, inputs, batch_size=batch_size)
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         losses = np.asarray(cross_entropy(jnp.asarray(logits), targets, head=head))
         correct = logits.argmax(-1) == labels

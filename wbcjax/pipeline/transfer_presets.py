@@ -1,0 +1,94 @@
+"""Table 9's pretrained networks as configurations: the paper's way (frozen features, a new head) and fine-tuned.
+
+``scale`` is ``paper`` for published sizes and all files, for an accelerator, or ``cpu`` for what two cores train in
+minutes: smaller images, fewer passes. The settings were chosen on a fold of TRAIN, never on TEST.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from wbcjax import config as cfg
+from wbcjax.models.backbones import stage_names
+from wbcjax.pipeline.presets import Input
+from wbcjax.pretrained.source import find
+from wbcjax.roi import EXPANDED
+
+NETWORKS = ("vgg16", "resnet50", "inception_v3")
+Scale = Literal["paper", "cpu"]
+RoiSource = Literal["color", "mask_rcnn", "oracle"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What differs between networks and scales; sizes are (height, width)."""
+
+    whole: tuple[int, int]
+    roi: tuple[int, int]
+    epochs: float
+    """Passes over TRAIN from the published weights; below 1 over that share of the files."""
+    learning_rate: float
+
+
+SETTINGS: dict[Scale, dict[str, Setting]] = {
+    "paper": {
+        "vgg16": Setting((224, 288), (224, 224), 20, 1e-4),
+        "resnet50": Setting((224, 288), (224, 224), 20, 3e-4),
+        "inception_v3": Setting((299, 384), (299, 299), 20, 3e-4),
+    },
+    "cpu": {
+        "vgg16": Setting((96, 128), (80, 80), 0.5, 2e-4),
+        "resnet50": Setting((96, 128), (80, 80), 3, 1e-3),
+        "inception_v3": Setting((96, 128), (80, 80), 1, 1e-3),
+    },
+}
+
+
+def weights_fields(network: str, weights: Path | None) -> dict:
+    """Fields of ``ModelConfig`` that belong to the weights: preprocessing, and whose network it is."""
+    if weights is None:
+        return {}
+    fields = find(weights, network=network).fields
+    return {name: fields[name] for name in ("flavour", "preprocessing")}
+
+
+def frozen_recipe(
+    network: str, input: Input, weights: Path | None, *, roi_source: RoiSource = "color", scale: Scale = "cpu"
+) -> cfg.ClassifierConfig:
+    """The paper's protocol: the trunk as it came, and a new linear head on its pooled features, for 20 epochs."""
+    size = getattr(SETTINGS[scale][network], input)
+    return cfg.ClassifierConfig(
+        input=input,
+        roi_source=roi_source,
+        roi=EXPANDED,
+        model=cfg.ModelConfig(name=network, image_size=size, frozen_stages=len(stage_names(network)), dropout=0.0,
+                              **weights_fields(network, weights)),
+        weights=weights,
+        augment=cfg.NO_AUGMENT,  # the files are augmented copies already
+        cached_copies=1,
+        train_share=1.0 if scale == "paper" else 1 / 3,
+        optim=cfg.OptimConfig(name="adam", learning_rate=1e-3, schedule="constant", warmup=0, clip_norm=None,
+                              ema_decay=None),
+        train=cfg.TrainConfig(epochs=20, batch_size=32, label_smoothing=0.0, checkpoint_every=20),
+    )
+
+
+def fine_tuned_recipe(
+    network: str, input: Input, weights: Path | None, *, roi_source: RoiSource = "color", scale: Scale = "cpu"
+) -> cfg.ClassifierConfig:
+    """The whole network trained: rates that fall from the head to the first stage, augmentation, a moving average,
+    label smoothing. On whole images it goes on from the run on crops, which shows it the cells."""
+    setting = SETTINGS[scale][network]
+    config = cfg.ClassifierConfig(
+        input=input,
+        roi_source=roi_source,
+        roi=EXPANDED,
+        model=cfg.ModelConfig(name=network, image_size=getattr(setting, input), **weights_fields(network, weights)),
+        weights=weights,
+        train_share=min(1.0, setting.epochs),
+        optim=cfg.OptimConfig(learning_rate=setting.learning_rate, stage_decay=0.7 if weights else 1.0),
+        train=cfg.TrainConfig(epochs=max(1, round(setting.epochs)), batch_size=32),
+    )
+    if input == "roi":
+        return config
+    return replace(config, pretrain=cfg.PretrainConfig(config.train.epochs, setting.roi, setting.learning_rate))
