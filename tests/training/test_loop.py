@@ -44,6 +44,9 @@ class Tiny(nnx.Module):
     def __call__(self, x, rngs=None):
         return self.dense(self.dropout(self.norms[0](x.reshape(len(x), -1)), rngs=rngs))
 
+    def training_logits(self, x, rngs):
+        return self(x, rngs), None
+
 
 def device_stream():
     return DeviceStream(IMAGES, LABELS, NAMES, batch_size=4, seed=0)
@@ -171,6 +174,22 @@ def test_a_resumed_run_with_frozen_parameters_equals_one_that_never_stopped(tmp_
     assert_equal(rest.params["norms"], before["norms"])
     assert_equal(rest.params["dense"]["bias"], before["dense"]["bias"])
     assert np.abs(rest.params["dense"]["kernel"] - before["dense"]["kernel"]).max() > 1e-3
+
+
+def test_rates_slow_down_what_they_name_and_resume(tmp_path):
+    """Also below frozen parameters; a run is resumed with the rates that it had."""
+    options = {"train": replace(TRAIN, epochs=2), "frozen": ("dense/bias",)}
+    rates = {"dense": 1e-3, "dense/bias": 0.5}
+    whole = run(tmp_path / "whole", rates=rates, **options)
+    ask = lambda: signal.raise_signal(signal.SIGTERM)  # noqa: E731
+    run(tmp_path / "half", stopping_after(device_stream(), 4, ask), rates=rates, **options)
+    rest = run(tmp_path / "half", rates=rates, resume=True, **options)
+    assert_equal((rest.params, rest.stats), (whole.params, whole.stats))
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), whole.params, split(Tiny())[1])
+    assert moved["dense"]["bias"] == 0 < moved["dense"]["kernel"] < 1e-4
+    assert moved["norms"][0]["scale"] > 1e-3
+    with pytest.raises(ConfigError, match="no parameter to give a rate below 'head': paths here begin with dense, no"):
+        run(tmp_path / "none", rates={"dense": 0.5, "head": 0.5})
 
 
 def test_resuming_after_a_crash_repeats_the_steps_since_the_last_checkpoint(whole, tmp_path):

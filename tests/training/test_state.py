@@ -13,7 +13,7 @@ from wbcjax.errors import ConfigError
 from wbcjax.models import build
 from wbcjax.training import classification_loss, merge, split
 from wbcjax.training.optim import make_optimizer
-from wbcjax.training.state import eval_weights, init_state, join, make_step, partition
+from wbcjax.training.state import check_paths, eval_weights, init_state, join, make_step, partition, step_function
 
 TRAIN = TrainConfig(label_smoothing=0.0, mixup=0.0)
 PLAIN = OptimConfig(name="sgd", learning_rate=0.1, schedule="constant", warmup=0.0, weight_decay=0.0, clip_norm=None,
@@ -224,3 +224,21 @@ def test_the_gradient_of_frozen_kernels_is_not_computed():
 
     assert matrix_products(()) == 12 + 12 + 11  # forward, kernels, inputs but the first
     assert matrix_products(("layers",)) == 12 + 1
+
+
+def test_the_step_is_a_pure_function_that_keeps_its_input():
+    optimizer = make_optimizer(PLAIN, 100)
+    state = init_state(Line(), optimizer, PLAIN, 0)
+    step = step_function(split(Line())[0], optimizer, squares, PLAIN)
+    (one, first), (two, second) = (step(state, {}, batch(1.0, 2.0)) for _ in range(2))
+    assert first == second
+    assert float(one["params"]["w"][0, 0]) == float(two["params"]["w"][0, 0]) == pytest.approx(1 - 0.1 * 1.9 * 5)
+    assert float(state["params"]["w"][0, 0]) == 1
+
+
+def test_unknown_paths_are_refused_with_what_was_meant():
+    params = split(Layers())[1]
+    check_paths(params, ("layers/10", "head"), "give a rate")
+    check_paths(params, (), "give a rate")
+    with pytest.raises(ConfigError, match="no parameter to give a rate below 'tail': paths here begin with head, lay"):
+        check_paths(params, ("head", "tail"), "give a rate")

@@ -22,6 +22,9 @@ class OptimConfig:
     """Exponential moving average of the parameters, used for evaluation; None keeps none."""
     accumulate: int = 1
     """Gradient accumulation: batches averaged before one update."""
+    stage_decay: float = 1.0
+    """Each stage of a backbone learns at this times the rate of the next one, the last at this times the full rate,
+    at which the head learns."""
 
     def __post_init__(self):
         require_choices(self, "optim.")
@@ -31,6 +34,7 @@ class OptimConfig:
         require(self.clip_norm is None or self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "> 0 or None")
         require(self.ema_decay is None or 0 < self.ema_decay < 1, "optim.ema_decay", self.ema_decay, "0 < decay < 1")
         require(self.accumulate >= 1, "optim.accumulate", self.accumulate, ">= 1")
+        require(0 < self.stage_decay <= 1, "optim.stage_decay", self.stage_decay, "0 < decay <= 1")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The training loop, used by every model: a linear script from the first batch to the last checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from wbcjax.config import LoopConfig, OptimConfig
@@ -16,9 +17,9 @@ from wbcjax.training.checkpoint import Checkpoints
 from wbcjax.training.early_stopping import EarlyStopping
 from wbcjax.training.interruption import interruption
 from wbcjax.training.mesh import check_batch_size, data_mesh, replicate, shard
-from wbcjax.training.meters import Throughput, Watch, require_finite
+from wbcjax.training.meters import Metrics, Throughput, Watch, require_finite
 from wbcjax.training.optim import make_optimizer, make_schedule
-from wbcjax.training.state import LossFn, eval_weights, init_state, make_step, split
+from wbcjax.training.state import LossFn, State, StepFn, check_paths, eval_weights, init_state, make_step, split
 from wbcjax.training.writers import ConsoleProgress, MetricsWriter
 
 
@@ -64,6 +65,7 @@ def fit(
     workdir: Path,
     evaluate: Evaluate | None = None,
     frozen: tuple[str, ...] = (),
+    rates: Mapping[str, float] = {},
     resume: bool = False,
     title: str = "train",
 ) -> FitResult:
@@ -74,25 +76,58 @@ def fit(
     uninterrupted run on the same devices. Resuming a run that is over returns its result again.
 
     Parameters whose path begins with one of ``frozen`` (``"backbone/layer1"``) keep their values; see
-    ``state.partition``.
+    ``state.partition``. Those below one of ``rates`` learn at this factor times the rate; see ``optim.make_optimizer``.
 
     Raises:
-      ConfigError: if the batch cannot be split over the devices, early stopping has nothing to watch, or ``frozen``
-        names no parameter or all of them.
+      ConfigError: if the batch cannot be split over the devices, early stopping has nothing to watch, ``frozen``
+        names no parameter or all of them, or ``rates`` names none or has a factor that is not positive.
       CheckpointError: if ``workdir`` holds checkpoints and ``resume`` is not set, or none and it is.
       NonFiniteError: as soon as loss, gradient or parameters are not finite; the last checkpoint is kept.
     """
     if train.patience is not None and evaluate is None:
         raise ConfigError(f"train.patience = {train.patience} needs a validation fold to watch: give evaluate, or None")
+    graphdef, params, _ = split(model)
+    check_paths(params, rates, "give a rate")
+    optimizer = make_optimizer(optim, train.epochs * stream.steps_per_epoch, rates)
+    (result,) = advance(
+        make_step(graphdef, optimizer, loss_fn, optim, frozen),
+        init_state(model, optimizer, optim, train.seed, frozen),
+        stream, optim=optim, train=train, workdir=workdir, evaluate=evaluate, resume=resume, title=title,
+    )
+    return result
+
+
+def advance(
+    step_fn: StepFn,
+    state: State,
+    stream: Stream,
+    *,
+    optim: OptimConfig,
+    train: LoopConfig,
+    workdir: Path,
+    seeds: tuple[int, ...] = (),
+    evaluate: Evaluate | None = None,
+    resume: bool,
+    title: str,
+) -> list[FitResult]:
+    """The loop itself, of ``fit`` and of ``seeds.fit_seeds``: a jitted step over the batches of a stream.
+
+    Args:
+      state: the initial one; the step may destroy it.
+      seeds: of several runs side by side, for which every array of state, batch and metrics has an axis first, except
+        that the stream's ``batch_size`` is that of each run. Without, there is one run and no such axis.
+
+    Returns:
+      One result a run.
+    """
     mesh = data_mesh()
     check_batch_size(stream.batch_size, mesh)
     steps_per_epoch, total = stream.steps_per_epoch, train.epochs * stream.steps_per_epoch
-    optimizer = make_optimizer(optim, total)
     learning_rates = jax.vmap(make_schedule(optim, total))(jnp.arange(total) // optim.accumulate).tolist()
-    step_fn = make_step(split(model)[0], optimizer, loss_fn, optim, frozen)
-    state = replicate(init_state(model, optimizer, optim, train.seed, frozen), mesh)
+    runs, batch_axis, labels = max(len(seeds), 1), int(bool(seeds)), {"seed": list(seeds)} if seeds else {}
+    state = replicate(state, mesh)
     kept = EarlyStopping(train.patience, eval_weights(state))
-    watch, throughput = Watch(stream.names), Throughput(stream.batch_size)
+    watch, throughput = Watch(stream.names), Throughput(runs * stream.batch_size)
     step = 0
 
     with closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
@@ -119,17 +154,18 @@ def fit(
             throughput.restart()
             while step < total and not kept.exhausted and not stop.agreed(step % train.log_every == 0):
                 batch = throughput.next(stream)
-                state, metrics = step_fn(state, resident, shard(batch, mesh))
+                state, metrics = step_fn(state, resident, shard(batch, mesh, batch_axis))
                 step += 1
                 watch.put(step, metrics, batch)
                 throughput.count(metrics)
                 epoch_ends = step % steps_per_epoch == 0
                 if step % train.log_every == 0 or epoch_ends:
                     watch.flush()
-                    rates = throughput.read()
-                    writer.write(step, {"epoch": step / steps_per_epoch, **watch.last,
-                                        "learning_rate": learning_rates[step - 1], **rates})
-                    progress.update(step, watch.last["loss"], rates)
+                    speed = throughput.read()
+                    for line in by_run(labels | {"epoch": step / steps_per_epoch, **watch.last,
+                                                 "learning_rate": learning_rates[step - 1], **speed}, runs):
+                        writer.write(step, line)
+                    progress.update(step, mean_of_runs(watch.last)["loss"], speed)
                 if not epoch_ends:
                     continue
                 epoch = step // steps_per_epoch
@@ -142,13 +178,26 @@ def fit(
                     writer.write(step, {"epoch": float(epoch), **valid})
                 if epoch % train.checkpoint_every == 0:
                     save()
-                progress.line(f"epoch {epoch}/{train.epochs}", step, watch.last | valid)
+                progress.line(f"epoch {epoch}/{train.epochs}", step, mean_of_runs(watch.last) | valid)
                 throughput.restart()
             watch.flush()
             save()
             if kept.exhausted:
                 progress.note(f"stopped early: no better validation loss for {kept.waited} evaluations")
 
-    params, stats = kept.weights or eval_weights(state)
+    weights = kept.weights or eval_weights(state)
     over = step == total or kept.exhausted
-    return FitResult(params, stats, step, interrupted=not over, metrics=watch.last | kept.metrics)
+    return [FitResult(*(jax.tree.map(lambda leaf: leaf[k], weights) if seeds else weights), step,  # noqa: B023
+                      interrupted=not over, metrics=metrics)
+            for k, metrics in enumerate(by_run(watch.last | kept.metrics, runs))]
+
+
+def by_run(metrics: dict[str, Any], runs: int) -> list[dict[str, Any]]:
+    """The numbers of each run: its own of those that are given for each, and those that all have in common."""
+    return [{name: value[k] if isinstance(value, list) else value for name, value in metrics.items()}
+            for k in range(runs)]
+
+
+def mean_of_runs(metrics: Metrics) -> dict[str, float]:
+    """For people to read: one number of each name."""
+    return {name: float(np.mean(value)) for name, value in metrics.items()}

@@ -41,7 +41,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def shard(tree: Any, mesh: Mesh) -> Any:
-    """Split every leaf's first axis over the devices; each process gives its own share of the global batch."""
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+def shard(tree: Any, mesh: Mesh, axis: int = 0) -> Any:
+    """Split every leaf's ``axis`` over the devices; each process gives its own share of the global batch."""
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)

@@ -1,13 +1,16 @@
 """What is measured while training runs: that its numbers are finite, and how fast it goes."""
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from wbcjax.errors import NonFiniteError
+
+Metrics = dict[str, float | list[float]]
+"""Numbers by name: of one run, or of each of several side by side."""
 
 
 class Watch:
@@ -21,7 +24,7 @@ class Watch:
         """``names`` gives the file names of a batch."""
         self._names = names
         self._pending: tuple[int, dict[str, jax.Array], Any] | None = None
-        self.last: dict[str, float] = {}
+        self.last: Metrics = {}
 
     def put(self, step: int, metrics: dict[str, jax.Array], batch: Any) -> None:
         """Hand over a step's metrics, and look at those of the step before. Raises as ``flush`` does."""
@@ -37,18 +40,18 @@ class Watch:
         if self._pending is None:
             return
         (step, metrics, batch), self._pending = self._pending, None
-        self.last = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.last = {name: np.asarray(value, np.float64).tolist() for name, value in jax.device_get(metrics).items()}
         require_finite(step, self.last, f"the batch holds {', '.join(self._names(batch))}")
 
 
-def require_finite(step: int, metrics: dict[str, float], where: str) -> None:
+def require_finite(step: int, metrics: Metrics, where: str) -> None:
     """Refuse metrics that are no finite numbers.
 
     Raises:
       NonFiniteError: naming the step, the quantity and ``where`` it came up.
     """
     for name, value in metrics.items():
-        if not math.isfinite(value):
+        if not np.isfinite(value).all():
             raise NonFiniteError(f"step {step}: {name} is {value}; {where}. Lower optim.learning_rate, set "
                                  "optim.clip_norm, or look at these files")
 

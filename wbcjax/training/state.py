@@ -4,7 +4,7 @@ Modules appear only while the step is traced: the state holds their arrays in ne
 so one call costs little Python and the state goes to a checkpoint as it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -20,6 +20,9 @@ State = dict[str, Any]
 """params, stats (batch norm), opt_state (of the params to train), ema (of params and stats, or empty), step, key.
 
 The key is its plain data: arrays of keys cannot be placed on the devices of other processes."""
+
+StepFn = Callable[[State, Any, Any], tuple[State, dict[str, Array]]]
+"""(state, resident data, batch) -> (state, metrics)."""
 
 LossFn = Callable[[nnx.Module, Any, Any, Array], tuple[Float[Array, ""], dict[str, Array]]]
 """(model, resident data, batch, key) -> (loss, metrics); augmentation belongs to it, so it runs under jit."""
@@ -41,6 +44,27 @@ def merge(graphdef: nnx.GraphDef, params: dict, stats: dict, *, training: bool) 
     return model
 
 
+def is_below(path: Iterable[Any], name: str) -> bool:
+    """Whether the parameter at ``path`` lies below ``name``, the beginning of a path, of whole components."""
+    return "/".join([*map(str, path), ""]).startswith(f"{name}/")
+
+
+def check_paths(params: dict, names: Iterable[str], purpose: str) -> None:
+    """Refuse beginnings of paths that fit no parameter.
+
+    Args:
+      purpose: what is done to the parameters below them, for the message.
+
+    Raises:
+      ConfigError: naming the first such beginning, and where paths do begin.
+    """
+    paths = nnx.traversals.flatten_mapping(params).keys()
+    for name in names:
+        if not any(is_below(path, name) for path in paths):
+            known = sorted({str(path[0]) for path in paths})
+            raise ConfigError(f"no parameter to {purpose} below {name!r}: paths here begin with {', '.join(known)}")
+
+
 def partition(params: dict, frozen: tuple[str, ...]) -> tuple[dict, dict]:
     """The parameters to train, and those that keep their values, as two nested dicts; ``join`` undoes it.
 
@@ -52,13 +76,9 @@ def partition(params: dict, frozen: tuple[str, ...]) -> tuple[dict, dict]:
     """
     if not frozen:
         return params, {}
+    check_paths(params, frozen, "freeze")
     flat = nnx.traversals.flatten_mapping(params)
-    below = lambda path, name: "/".join([*map(str, path), ""]).startswith(f"{name}/")  # noqa: E731
-    for name in frozen:
-        if not any(below(path, name) for path in flat):
-            known = sorted({str(path[0]) for path in flat})
-            raise ConfigError(f"no parameter to freeze below {name!r}: paths here begin with {', '.join(known)}")
-    fixed = {path: value for path, value in flat.items() if any(below(path, name) for name in frozen)}
+    fixed = {path: value for path, value in flat.items() if any(is_below(path, name) for name in frozen)}
     trained = {path: value for path, value in flat.items() if path not in fixed}
     if not trained:
         raise ConfigError(f"freezing {', '.join(frozen)} leaves no parameter to train; freeze fewer")
@@ -101,20 +121,20 @@ def eval_weights(state: State) -> tuple[dict, dict]:
     return (state["ema"]["params"], state["ema"]["stats"]) if state["ema"] else (state["params"], state["stats"])
 
 
-def make_step(
+def step_function(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     loss_fn: LossFn,
     config: OptimConfig,
     frozen: tuple[str, ...] = (),
-) -> Callable[[State, Any, Any], tuple[State, dict[str, Array]]]:
-    """The jitted step: (state, resident, batch) -> (state, metrics).
+) -> StepFn:
+    """One training step as a pure function, to be compiled.
 
     The metrics are ``loss``, ``gradient_norm`` and ``parameter_norm`` after the step, and those of ``loss_fn``. Only
     parameters that are trained have a gradient, an update and a part in the norms; those at ``frozen`` paths stay bit
     for bit what they are.
 
-    The state is donated. Everything random derives from the state's key and step, so a resumed run repeats exactly.
+    Everything random derives from the state's key and step, so a resumed run repeats exactly.
     """
 
     def step(state: State, resident: Any, batch: Any) -> tuple[State, dict[str, Array]]:
@@ -150,4 +170,15 @@ def make_step(
         norms = {"gradient_norm": optax.tree.norm(grads), "parameter_norm": optax.tree.norm(trained)}
         return new, {"loss": loss, **norms, **metrics}
 
-    return jax.jit(step, donate_argnums=0)
+    return step
+
+
+def make_step(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    loss_fn: LossFn,
+    config: OptimConfig,
+    frozen: tuple[str, ...] = (),
+) -> StepFn:
+    """The jitted ``step_function``; it is given its state for good: the buffers are used again."""
+    return jax.jit(step_function(graphdef, optimizer, loss_fn, config, frozen), donate_argnums=0)

@@ -35,15 +35,16 @@ class MetricsWriter:
             self._tensorboard = SummaryWriter(str(directory), purge_step=resume_step + 1 if resume_step else None)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Record numbers of a step."""
+        """Record numbers of a step; of one of several runs, where they hold its ``seed``."""
         if not self._active:
             return
+        run = f"seed{values['seed']}/" if "seed" in values else ""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         if self._tensorboard:
             for name, value in values.items():
                 if isinstance(value, float) and math.isfinite(value):
-                    self._tensorboard.add_scalar(name, value, step)
+                    self._tensorboard.add_scalar(run + name, value, step)
 
     def close(self) -> None:
         """Close the files."""
