@@ -158,7 +158,7 @@ def test_measures_and_misread_originals():
     ]
     found = {table.key: table for table in tables.build_tables([result("x", rows)])}
     assert texts(found["measures"]) == [["LeNet", "Whole images", "TEST", "50.0", "3", "25.0"]]
-    assert texts(found["misread"]) == [["BloodImage_2", "monocyte", "10%"]]
+    assert texts(found["misread-TEST"]) == [["BloodImage_2", "monocyte", "10%"]]
 
 
 def test_notes_stand_once_under_the_first_table_of_their_experiment():

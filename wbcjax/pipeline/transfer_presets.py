@@ -4,19 +4,23 @@
 minutes: smaller images, fewer passes. The settings were chosen on a fold of TRAIN, never on TEST.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from wbcjax import config as cfg
 from wbcjax.models.backbones import stage_names
-from wbcjax.pipeline.presets import Input
+from wbcjax.pipeline.presets import PRESETS, Input
 from wbcjax.pretrained.source import find
 from wbcjax.roi import EXPANDED
 
 NETWORKS = ("vgg16", "resnet50", "inception_v3")
 Scale = Literal["paper", "cpu"]
+Protocol = Literal["frozen", "fine-tuned"]
 RoiSource = Literal["color", "mask_rcnn", "oracle"]
+Kind = Literal["whole", "color", "mask_rcnn", "oracle"]
+"""Whole images, or where crops come from."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +32,20 @@ class Setting:
     epochs: float
     """Passes over TRAIN from the published weights; below 1 over that share of the files."""
     learning_rate: float
+    stage_decay: float
+    """Each stage of pretrained weights learns at this times the rate of the next one."""
 
 
 SETTINGS: dict[Scale, dict[str, Setting]] = {
     "paper": {
-        "vgg16": Setting((224, 288), (224, 224), 20, 1e-4),
-        "resnet50": Setting((224, 288), (224, 224), 20, 3e-4),
-        "inception_v3": Setting((299, 384), (299, 299), 20, 3e-4),
+        "vgg16": Setting((224, 288), (224, 224), 20, 1e-4, 0.8),
+        "resnet50": Setting((224, 288), (224, 224), 20, 3e-4, 0.8),
+        "inception_v3": Setting((299, 384), (299, 299), 20, 3e-4, 0.93),
     },
     "cpu": {
-        "vgg16": Setting((96, 128), (80, 80), 0.5, 2e-4),
-        "resnet50": Setting((96, 128), (80, 80), 3, 1e-3),
-        "inception_v3": Setting((96, 128), (80, 80), 1, 1e-3),
+        "vgg16": Setting((96, 128), (80, 80), 0.5, 2e-4, 0.8),
+        "resnet50": Setting((96, 128), (80, 80), 3, 1e-3, 0.8),
+        "inception_v3": Setting((120, 160), (96, 96), 1, 1e-3, 0.93),
     },
 }
 
@@ -86,9 +92,21 @@ def fine_tuned_recipe(
         model=cfg.ModelConfig(name=network, image_size=getattr(setting, input), **weights_fields(network, weights)),
         weights=weights,
         train_share=min(1.0, setting.epochs),
-        optim=cfg.OptimConfig(learning_rate=setting.learning_rate, stage_decay=0.7 if weights else 1.0),
+        optim=cfg.OptimConfig(learning_rate=setting.learning_rate, stage_decay=setting.stage_decay if weights else 1.0),
         train=cfg.TrainConfig(epochs=max(1, round(setting.epochs)), batch_size=32),
     )
     if input == "roi":
         return config
     return replace(config, pretrain=cfg.PretrainConfig(config.train.epochs, setting.roi, setting.learning_rate))
+
+
+def network_configs(
+    model: str, kind: Kind, protocols: Sequence[Protocol], weights: Path | None, scale: Scale
+) -> list[cfg.ClassifierConfig]:
+    """A network of Table 9 on one kind of input: once for each protocol; LeNet and the custom CNNs, of which nobody
+    publishes weights, once."""
+    where = {"input": "whole"} if kind == "whole" else {"input": "roi", "roi_source": kind}
+    if model not in NETWORKS:
+        return [replace(PRESETS["paper"].recipe(model, where["input"]), **where)]
+    recipes = {"frozen": frozen_recipe, "fine-tuned": fine_tuned_recipe}
+    return [recipes[name](model, weights=weights, scale=scale, **where) for name in protocols]

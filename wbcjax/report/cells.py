@@ -35,7 +35,7 @@ COUNT = "{:,.0f}".format
 
 _COMMON = frozenset((
     *("model", "input", "split", "metric", "value", "low", "high", "paper", "experiment", "seed", "roi"),
-    *("variant", "alpha", "class_name", "true", "predicted", "source", "unit", "kind"),
+    *("variant", "alpha", "class_name", "true", "predicted", "source", "unit", "kind", "read_as"),
 ))
 
 

@@ -8,7 +8,7 @@ oracle), ``alpha``, ``seed``, ``class_name``, ``true`` and ``predicted`` (of ``c
 ``source_accuracy``). Any other key tells settings apart and is shown in the row's label.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ def _accuracy(rows: Sequence[Row]) -> Iterator[Table]:
     """Table 9: accuracy of every model on whole images and on crops, one table a split, TEST first."""
     rows = [row for row in rows if row["metric"] == "accuracy" and not row.keys() & {"alpha", "class_name"}]
     rows = in_model_order(rows)
-    for split in sorted(unique(row["split"] for row in rows), key=lambda name: (name != "TEST", name)):
+    for split in official_first(row["split"] for row in rows):
         used = [row for row in rows if row["split"] == split]
         crops = [kind for kind in in_input_order(used) if kind != "whole"]
         body = []
@@ -210,20 +210,29 @@ def _noise(rows: Sequence[Row]) -> Iterator[Table]:
 
 
 def _misread(rows: Sequence[Row]) -> Iterator[Table]:
-    """Originals of which a run misreads most copies: the share of copies that each run reads right."""
+    """Originals of which a run misreads most copies: the share of copies that each run reads right, one table a
+    split, TEST first."""
     rows = [row for row in rows if row["metric"] == "source_accuracy" and "source" in row]
     rows = in_model_order(row for row in rows if "alpha" not in row)
-    bad = sorted({row["source"] for row in rows if row["value"] < 0.5})
-    runs = unique((label(row), input_kind(row)) for row in rows)
-    classes = {row["source"]: row["class_name"] for row in rows if "class_name" in row}
-    body = []
-    for source in bad:
-        of_source = [row for row in rows if row["source"] == source]
-        figures = [combine([r for r in of_source if (label(r), input_kind(r)) == run]) for run in runs]
-        body.append((Cell(source, kind="label"), Cell(classes.get(source, DASH)),
-                     *(cell(figure, "{:.0%}".format) for figure in figures)))
-    if body:
-        columns = (Column("original"), Column("class"),
-                   *(Column(INPUT_NAMES.get(kind, kind), name) for name, kind in runs))
-        yield Table("misread", "Originals that a run mostly misreads: share of copies read right", "misread",
-                    columns, tuple(body), experiments=experiments_of(rows))
+    for split in official_first(row["split"] for row in rows):
+        used = [row for row in rows if row["split"] == split]
+        bad = sorted({row["source"] for row in used if row["value"] < 0.5})
+        runs = unique((label(row), input_kind(row)) for row in used)
+        classes = {row["source"]: row["class_name"] for row in used if "class_name" in row}
+        body = []
+        for source in bad:
+            of_source = [row for row in used if row["source"] == source]
+            figures = [combine([r for r in of_source if (label(r), input_kind(r)) == run]) for run in runs]
+            body.append((Cell(source, kind="label"), Cell(classes.get(source, DASH)),
+                         *(cell(figure, "{:.0%}".format) for figure in figures)))
+        if body:
+            columns = (Column("original"), Column("class"),
+                       *(Column(INPUT_NAMES.get(kind, kind), name) for name, kind in runs))
+            where = "" if split == "TEST" else f" ({split})"
+            yield Table(f"misread-{split}", f"Originals that a run mostly misreads{where}: share of copies read right",
+                        "misread", columns, tuple(body), experiments=experiments_of(used))
+
+
+def official_first(splits: Iterable[str]) -> list[str]:
+    """The different splits by name, the official test set before all others."""
+    return sorted(unique(splits), key=lambda name: (name != "TEST", name))
