@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -52,6 +52,9 @@ class Evaluate:
     data: cfg.DataConfig = field(default_factory=cfg.DataConfig)
     detector: Path | None = None
     """Weights file or run folder of the Mask R-CNN that the run's crops come from; not needed for the packaged one."""
+    test_views: Literal["one", "flips", "dihedral"] | None = None
+    """Test-time augmentation other than the run's own: the mean logits over an image's mirror images, or over those and
+    quarter turns."""
     out: Path | None = None
     """Results file to write; None writes evaluation_SPLIT.json beside the weights."""
 
@@ -68,7 +71,8 @@ class Evaluate:
         config = with_detector(config, self.detector)
         # A run that was trained on converted images is measured on them too.
         strict = self.data.strict and config.data.strict
-        config = dataclasses.replace(config, data=dataclasses.replace(self.data, strict=strict))
+        config = dataclasses.replace(config, data=dataclasses.replace(self.data, strict=strict),
+                                     test_views=self.test_views or config.test_views)
         beside = self.run_folder if self.run_folder.is_dir() else self.run_folder.parent
         out = self.out or beside / f"evaluation_{self.split}.json"
         evaluation_study(model, config, self.split, out)

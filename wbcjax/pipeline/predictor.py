@@ -91,7 +91,7 @@ class Run:
 
     def probabilities(self, inputs: np.ndarray) -> Float[np.ndarray, "n c"]:
         """Probabilities of classifier inputs, uint8 (n, h, w, 3) of the model's size."""
-        logits = predict_logits(*self._weights, inputs)
+        logits = predict_logits(*self._weights, inputs, views=self.config.test_views)
         head = jax.nn.sigmoid if self.config.model.head == "sigmoid" else jax.nn.softmax
         return np.asarray(head(logits))
 
