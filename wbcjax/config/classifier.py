@@ -71,18 +71,22 @@ NO_AUGMENT = AugmentConfig(False, *([0.0] * 10))
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """A first stage for whole images: the same network learns the cells on ROI crops, then goes on from there."""
+    """A first stage: the same network learns the cells on crops of the colour ROI, then goes on from there on whole
+    images or other crops."""
 
     epochs: int = 0
-    """Of the first stage; 0 starts from random weights."""
+    """Of the first stage; 0 starts from random weights, or from those of ``weights``."""
     image_size: tuple[int, int] = (96, 96)
     """(height, width) of the crops; best where cells are about as many pixels wide as on the whole images."""
     learning_rate: float = 1e-3
+    train_share: float = 1.0
+    """``train_share`` of the first stage."""
 
     def __post_init__(self):
         require(self.epochs >= 0, "pretrain.epochs", self.epochs, ">= 0")
         require(min(self.image_size) >= 16, "pretrain.image_size", self.image_size, "at least 16 pixels a side")
         require(self.learning_rate > 0, "pretrain.learning_rate", self.learning_rate, "> 0")
+        require(0 < self.train_share <= 1, "pretrain.train_share", self.train_share, "0 < share <= 1")
 
 
 @dataclass(frozen=True)
@@ -140,8 +144,9 @@ class ClassifierConfig:
     def __post_init__(self):
         require_choices(self)
         require(self.folds >= 2, "folds", self.folds, ">= 2")
-        require(not self.pretrain.epochs or self.input == "whole", "pretrain.epochs", self.pretrain.epochs,
-                 "0 unless input is whole")
+        on_color = self.input == "roi" and self.roi_source == "color"
+        require(not (self.pretrain.epochs and on_color), "pretrain.epochs", self.pretrain.epochs,
+                "0 for crops of the colour ROI, which are the first stage themselves")
         require(0 < self.train_share <= 1, "train_share", self.train_share, "0 < share <= 1")
         require(self.train_split == "TRAIN" or self.fold is not None, "train_split", self.train_split,
                 "TRAIN unless a fold is held out with --fold")
@@ -158,12 +163,14 @@ class ClassifierConfig:
 
 
 def first_stage(config: ClassifierConfig) -> ClassifierConfig | None:
-    """The run on crops that ``config`` starts from, None if it starts from random weights."""
+    """The run on crops of the colour ROI that ``config`` goes on from, None if it has no first stage."""
     if not config.pretrain.epochs:
         return None
     return dataclasses.replace(
         config,
         input="roi",
+        roi_source="color",
+        train_share=config.pretrain.train_share,
         model=dataclasses.replace(config.model, image_size=config.pretrain.image_size),
         optim=dataclasses.replace(config.optim, learning_rate=config.pretrain.learning_rate),
         train=dataclasses.replace(config.train, epochs=config.pretrain.epochs),

@@ -25,12 +25,14 @@ Kind = Literal["whole", "color", "mask_rcnn", "oracle"]
 
 @dataclass(frozen=True)
 class Setting:
-    """What differs between networks and scales; sizes are (height, width)."""
+    """What differs between networks and scales; sizes are (height, width), passes below 1 take that share of TRAIN."""
 
     whole: tuple[int, int]
     roi: tuple[int, int]
-    epochs: float
-    """Passes over TRAIN from the published weights; below 1 over that share of the files."""
+    passes: float
+    """Over TRAIN, on crops of the colour ROI."""
+    further: float
+    """Passes of other inputs, which go on from there."""
     learning_rate: float
     stage_decay: float
     """Each stage of pretrained weights learns at this times the rate of the next one."""
@@ -38,14 +40,14 @@ class Setting:
 
 SETTINGS: dict[Scale, dict[str, Setting]] = {
     "paper": {
-        "vgg16": Setting((224, 288), (224, 224), 20, 1e-4, 0.8),
-        "resnet50": Setting((224, 288), (224, 224), 20, 3e-4, 0.8),
-        "inception_v3": Setting((299, 384), (299, 299), 20, 3e-4, 0.93),
+        "vgg16": Setting((224, 288), (224, 224), 20, 10, 1e-4, 0.8),
+        "resnet50": Setting((224, 288), (224, 224), 20, 10, 3e-4, 0.8),
+        "inception_v3": Setting((299, 384), (299, 299), 20, 10, 3e-4, 0.97),
     },
     "cpu": {
-        "vgg16": Setting((96, 128), (80, 80), 0.5, 2e-4, 0.8),
-        "resnet50": Setting((96, 128), (80, 80), 3, 1e-3, 0.8),
-        "inception_v3": Setting((120, 160), (96, 96), 1, 1e-3, 0.93),
+        "vgg16": Setting((96, 128), (80, 80), 0.75, 0.25, 2e-4, 0.8),
+        "resnet50": Setting((96, 128), (80, 80), 3, 0.5, 1e-3, 0.8),
+        "inception_v3": Setting((120, 160), (96, 96), 2, 0.5, 1e-3, 0.97),
     },
 }
 
@@ -83,21 +85,29 @@ def fine_tuned_recipe(
     network: str, input: Input, weights: Path | None, *, roi_source: RoiSource = "color", scale: Scale = "cpu"
 ) -> cfg.ClassifierConfig:
     """The whole network trained: rates that fall from the head to the first stage, augmentation, a moving average,
-    label smoothing. On whole images it goes on from the run on crops, which shows it the cells."""
+    label smoothing. Whole images and other crops go on from the run on crops of the colour ROI, at half its rate."""
     setting = SETTINGS[scale][network]
+    first = input == "roi" and roi_source == "color"
+    passes = setting.passes if first else setting.further
     config = cfg.ClassifierConfig(
         input=input,
         roi_source=roi_source,
         roi=EXPANDED,
         model=cfg.ModelConfig(name=network, image_size=getattr(setting, input), **weights_fields(network, weights)),
         weights=weights,
-        train_share=min(1.0, setting.epochs),
-        optim=cfg.OptimConfig(learning_rate=setting.learning_rate, stage_decay=setting.stage_decay if weights else 1.0),
-        train=cfg.TrainConfig(epochs=max(1, round(setting.epochs)), batch_size=32),
+        train_share=min(1.0, passes),
+        optim=cfg.OptimConfig(learning_rate=setting.learning_rate * (1 if first else 0.5),
+                              stage_decay=setting.stage_decay if weights else 1.0),
+        train=cfg.TrainConfig(epochs=_epochs(passes), batch_size=32),
     )
-    if input == "roi":
+    if first:
         return config
-    return replace(config, pretrain=cfg.PretrainConfig(config.train.epochs, setting.roi, setting.learning_rate))
+    return replace(config, pretrain=cfg.PretrainConfig(_epochs(setting.passes), setting.roi, setting.learning_rate,
+                                                       min(1.0, setting.passes)))
+
+
+def _epochs(passes: float) -> int:
+    return max(1, round(passes))
 
 
 def network_configs(
