@@ -15,9 +15,8 @@ from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.files import write_text
 from wbcjax.training.distributed import wait_for_all
 from wbcjax.training.loop import FitResult
-from wbcjax.training.weights import read_config, save_weights
+from wbcjax.training.weights import WEIGHTS, read_config, save_weights
 
-WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
 SUMMARY = "summary.json"
 PACKAGED = Path(str(resources.files("wbcjax") / "weights" / "compact-wbc.safetensors"))

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wbcjax.errors import CheckpointError, ConfigError
-from wbcjax.pipeline.workdir import WEIGHTS
 from wbcjax.pretrained.cache import provide
 from wbcjax.pretrained.catalog import CATALOG, CLASSES, Entry, file_digests, identify, network_fields
-from wbcjax.training.weights import is_ours, read_card, read_config, tensor_names
+from wbcjax.training.weights import WEIGHTS, is_ours, read_card, read_config, tensor_names
 
 Kind = Literal["ours", "keras", "torchvision", "timm"]
 

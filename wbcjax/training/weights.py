@@ -11,6 +11,8 @@ from jaxtyping import PyTree
 
 from wbcjax.errors import CheckpointError
 
+WEIGHTS = "weights.safetensors"
+"""Name of the file in the folder of a run."""
 _SEPARATOR = "/"
 
 
