@@ -26,7 +26,8 @@ from wbcjax.pipeline.workdir import (
     stored_config,
     write_config,
 )
-from wbcjax.pretrained.store import load_classifier
+from wbcjax.pretrained.source import find
+from wbcjax.pretrained.store import load_found
 from wbcjax.training import classification_loss, data_mesh, evaluator, fit, merge, predict_logits, split
 from wbcjax.training.classifier import class_weights
 from wbcjax.training.loop import Evaluate
@@ -149,11 +150,18 @@ def initial_model(config: cfg.ClassifierConfig) -> Classifier:
     """The model of a config before training: random, or with the weights that it names, and a fresh head.
 
     Raises:
-      ConfigError: if there is no such model.
+      ConfigError: if there is no such model, or the weights want images prepared in another way.
       CheckpointError: if the weights are missing, damaged, or of another architecture.
     """
-    model = build(config.model, config.train.seed)
-    return model if config.weights is None else load_classifier(model, config.weights, head=False)
+    if config.weights is None:
+        return build(config.model, config.train.seed)
+    found = find(config.weights, network=config.model.name)
+    for name in ("preprocessing", "flavour"):
+        wanted, given = found.fields.get(name), getattr(config.model, name)
+        if wanted not in (None, given):
+            raise ConfigError(f"model.{name} = {given!r}, but the weights {config.weights} were made with {wanted!r}: "
+                              f"set --model.{name} {wanted}")
+    return load_found(build(config.model, config.train.seed), found, head=False)
 
 
 def _check_sizes(config: cfg.ClassifierConfig, train: Inputs) -> None:
