@@ -1,6 +1,9 @@
-"""VGG16 of Keras: every array in its place, against a convolution in NumPy, and what is wrong with a file."""
+"""Keras' weights: files of every age, VGG16 against a convolution in NumPy, what ResNet50's biases and epsilon become,
+and what is wrong with a file. Values: tests/parity."""
 
+import json
 import os
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -10,14 +13,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wbcjax.config import DetectorModelConfig
+from wbcjax.config import DetectorModelConfig, ModelConfig
 from wbcjax.errors import CheckpointError
+from wbcjax.models import build
+from wbcjax.models.backbone_classifier import BackboneClassifier
 from wbcjax.models.backbones import BACKBONES
 from wbcjax.models.preprocessing import preprocess
 from wbcjax.models.vgg import CHANNELS, CONVS
-from wbcjax.pretrained.keras import load_keras_backbone
+from wbcjax.pretrained.keras import load_keras_backbone, load_keras_classifier, read_keras
 
 FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "classifiers.npz"
 CONFIG = DetectorModelConfig(backbone="vgg16", preprocessing="caffe")
 
 
@@ -78,7 +84,7 @@ def test_all_that_is_wrong_is_said_at_once_and_nothing_is_changed(backbone, tmp_
     before = np.asarray(backbone.block1.convs[0].kernel[...])
     with pytest.raises(CheckpointError) as error:
         load_keras_backbone(backbone, write(tmp_path / "odd.h5", named))
-    for part in ("odd.h5", "block2/convs/0/bias", "block3/convs/0/kernel", "extra/kernel:0"):
+    for part in ("odd.h5", "block2/convs/0/bias", "block3/convs/0/kernel", "extra/kernel"):
         assert part in str(error.value)
     np.testing.assert_array_equal(backbone.block1.convs[0].kernel[...], before)
 
@@ -90,8 +96,8 @@ def test_files_that_are_none(backbone, tmp_path):
     with pytest.raises(CheckpointError, match=r"text\.h5: not an HDF5 file"):
         load_keras_backbone(backbone, tmp_path / "text.h5")
     compact = nnx.jit(lambda: BACKBONES["compact"](DetectorModelConfig(backbone="compact"), rngs=nnx.Rngs(0)))()
-    with pytest.raises(CheckpointError, match=r"set model\.backbone = 'vgg16'"):
-        load_keras_backbone(compact, tmp_path / "text.h5")
+    with pytest.raises(CheckpointError, match=r"none\.h5: no weights of Keras .* Compact: set model\.name"):
+        load_keras_backbone(compact, tmp_path / "none.h5")
 
 
 def test_the_published_weights(backbone):
@@ -106,3 +112,130 @@ def test_the_published_weights(backbone):
     maps = jax.jit(loaded.features)(preprocess(jnp.asarray(images), "caffe"))
     for name in ("c1", "c2", "c3"):
         assert 1 < float(np.asarray(maps[name]).std()) < 1000
+    classifier = build(ModelConfig(name="vgg16", preprocessing="caffe", num_classes=3))
+    before = np.asarray(classifier.classifier.kernel[...])
+    load_keras_classifier(classifier, Path(folder) / FILE, head=False)
+    np.testing.assert_array_equal(classifier.classifier.kernel[...], before)
+    np.testing.assert_array_equal(classifier.backbone.block5.convs[2].bias[...], loaded.block5.convs[2].bias[...])
+    with pytest.raises(CheckpointError, match="nothing for classifier/kernel"):
+        load_keras_classifier(classifier, Path(folder) / FILE)
+
+
+LAYERS = {
+    "conv1_conv": {"kernel": np.ones((1, 1, 3, 2), np.float32), "bias": np.arange(2, dtype=np.float32)},
+    "conv1_bn": {part: np.full(2, i, np.float32)
+                 for i, part in enumerate(("gamma", "beta", "moving_mean", "moving_variance"))},
+    "batch_normalization": {part: np.full(2, i, np.float32)
+                            for i, part in enumerate(("beta", "moving_mean", "moving_variance"))},
+    "predictions": {"kernel": np.ones((2, 3), np.float32), "bias": np.zeros(3, np.float32)},
+}
+KINDS = {"conv1_conv": "conv2d", "conv1_bn": "batch_normalization_1", "batch_normalization": "batch_normalization",
+         "predictions": "dense"}
+
+
+def write_numbered(path, named=True):
+    """As Keras 3 writes ``.weights.h5``: in groups by the layers' classes."""
+    with h5py.File(path, "w") as file:
+        for layer, parts in LAYERS.items():
+            group = file.create_group(f"layers/{KINDS[layer]}/vars")
+            if named:
+                group.attrs["name"] = layer
+            for i, array in enumerate(parts.values()):
+                group[str(i)] = array
+        file.create_group("vars").attrs["name"] = "resnet50"
+        file["optimizer/vars/0"] = np.ones(3)
+    return path
+
+
+def test_files_of_every_age(tmp_path):
+    flat = {f"{layer}/{part}": array for layer, parts in LAYERS.items() for part, array in parts.items()}
+    old = {f"{name.split('/')[0]}/{name}:0": array for name, array in flat.items()}
+    without = {f"{name.split('/')[0]}/{name}": array for name, array in flat.items()}
+    files = [write(tmp_path / "weights.h5", old), write(tmp_path / "model.h5", without, group="model_weights/"),
+             write_numbered(tmp_path / "new.weights.h5")]
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as file:
+        file.writestr("config.json", "{}")
+        file.write(tmp_path / "new.weights.h5", "model.weights.h5")
+    for path in (*files, tmp_path / "model.keras"):
+        arrays = read_keras(path)
+        assert set(arrays) == set(flat), path
+        for name, array in flat.items():
+            np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_files_whose_arrays_have_no_names(tmp_path):
+    with pytest.raises(CheckpointError, match=r"a\.weights\.h5: layers/.* has no name; save the model again"):
+        read_keras(write_numbered(tmp_path / "a.weights.h5", named=False))
+    twice = {"conv1_conv/a/kernel:0": np.ones(2), "conv1_conv/b/kernel:0": np.ones(2)}
+    with pytest.raises(CheckpointError, match=r"two arrays for conv1_conv/kernel"):
+        read_keras(write(tmp_path / "twice.h5", twice))
+    with zipfile.ZipFile(tmp_path / "b.keras", "w") as file:
+        file.writestr("config.json", "{}")
+    with pytest.raises(CheckpointError, match=r"b\.keras: not an HDF5 file"):
+        read_keras(tmp_path / "b.keras")
+
+
+def published(key):
+    """Names and shapes of a network as Keras has it, each array with a value of its own."""
+    with np.load(GOLDEN) as file:
+        shapes = json.loads(str(file["shapes"]))[key]
+    return {name: np.broadcast_to(np.float32(1 + i / 1000), shape) for i, (name, shape) in enumerate(shapes.items())}
+
+
+def classifier(name, **fields):
+    """Shapes alone, which loading fills."""
+    config = ModelConfig(name=name, num_classes=7, image_size=(75, 75), **fields)
+    return nnx.eval_shape(lambda: BackboneClassifier(config, rngs=nnx.Rngs(0)))
+
+
+def test_biases_and_epsilon_of_resnet50():
+    """A bias before a batch norm, and 1.001e-5 beside the smallest variance."""
+    source, rng = published("keras-resnet50"), np.random.default_rng(0)
+    bias, mean, beta = (rng.normal(size=64).astype(np.float32) for _ in range(3))
+    variance, gamma = rng.uniform(0, 1e-5, 64).astype(np.float32), rng.uniform(0.5, 2, 64).astype(np.float32)
+    source |= {"conv1_conv/bias": bias, "conv1_bn/moving_mean": mean, "conv1_bn/beta": beta,
+               "conv1_bn/moving_variance": variance, "conv1_bn/gamma": gamma}
+    model = classifier("resnet50", flavour="keras")
+    model.eval()
+    load_keras_classifier(model, source)
+    x = rng.normal(size=(1, 2, 2, 64)).astype(np.float32)
+    expected = (x.astype(np.float64) + bias - mean) / np.sqrt(variance.astype(np.float64) + 1.001e-5) * gamma + beta
+    np.testing.assert_allclose(model.backbone.stem.bn1(x), expected, rtol=1e-5, atol=1e-3)
+    np.testing.assert_array_equal(model.backbone.layer3[5].conv2.kernel[...], source["conv4_block6_2_conv/kernel"])
+    np.testing.assert_array_equal(model.classifier.kernel[...], source["predictions/kernel"])
+    del source["conv1_bn/moving_mean"]
+    with pytest.raises(CheckpointError, match=r"(?s)conv1_conv/bias .* no name.*nothing for backbone/stem/bn1/mean"):
+        load_keras_classifier(model, source)
+
+
+def test_trunk_of_a_detector():
+    config = DetectorModelConfig(backbone="resnet50", norm="frozen", flavour="keras")
+    trunk = nnx.eval_shape(lambda: BACKBONES["resnet50"](config, rngs=nnx.Rngs(0)))
+    source = published("keras-resnet50")
+    load_keras_backbone(trunk, source)
+    np.testing.assert_array_equal(trunk.layer2[0].downsample_conv.kernel[...], source["conv3_block1_0_conv/kernel"])
+
+
+def test_networks_that_it_has_not():
+    with pytest.raises(CheckpointError, match=r"as keras has it: set model\.flavour to keras"):
+        load_keras_classifier(classifier("inception_v3"), {})
+    with pytest.raises(CheckpointError, match=r"the arrays: no weights of Keras are read into this ResNet"):
+        load_keras_classifier(classifier("resnet18"), {})
+
+
+@pytest.mark.slow
+def test_what_keras_writes(tmp_path):
+    """All three of its formats, of a network whose layers have names of their own, and of one whose layers have not."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    for make, ours in ((keras.applications.ResNet50, "resnet50"), (keras.applications.InceptionV3, "inception_v3")):
+        theirs = make(weights=None, classes=7)
+        theirs.save(tmp_path / "model.keras")
+        theirs.save_weights(tmp_path / "model.weights.h5")
+        theirs.save(tmp_path / "model.h5")
+        for file in ("model.keras", "model.weights.h5", "model.h5"):
+            arrays = read_keras(tmp_path / file)
+            assert set(arrays) == {weight.path for weight in theirs.weights}
+            for weight in theirs.weights:
+                np.testing.assert_array_equal(arrays[weight.path], weight.numpy())
+            load_keras_classifier(classifier(ours, flavour="keras"), tmp_path / file)

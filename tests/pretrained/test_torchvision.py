@@ -1,8 +1,10 @@
 """torchvision's weights: files, names old and new, and the batch norms' epsilon. Values: tests/parity."""
 
 import dataclasses
+import json
 import re
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +13,19 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from wbcjax.config import BoxHeadConfig, DetectorModelConfig, MaskHeadConfig
+from wbcjax.config import BoxHeadConfig, DetectorModelConfig, MaskHeadConfig, ModelConfig
 from wbcjax.errors import CheckpointError
+from wbcjax.models import build
+from wbcjax.models.backbone_classifier import BackboneClassifier
 from wbcjax.models.mask_rcnn import MaskRCNN, build_detector
-from wbcjax.pretrained.torchvision import load_torchvision_backbone, load_torchvision_mask_rcnn, read_state
+from wbcjax.pretrained.torchvision import (
+    load_torchvision_backbone,
+    load_torchvision_classifier,
+    load_torchvision_mask_rcnn,
+    read_state,
+)
 
+GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "classifiers.npz"
 CONFIG = DetectorModelConfig(
     backbone="resnet18", norm="frozen", preprocessing="imagenet", canvas=(32, 64), channels=4, levels=(2, 3),
     box=BoxHeadConfig(pool=2, hidden=5), mask=MaskHeadConfig(pool=2, channels=3, convs=2),
@@ -234,3 +244,106 @@ def test_pytorch_files(tmp_path):
 
 class Secret:
     """Not a tensor."""
+
+
+def classifier(name, **fields):
+    """Shapes alone, which loading fills."""
+    config = ModelConfig(name=name, num_classes=fields.pop("num_classes", 3), image_size=(75, 75), **fields)
+    return nnx.eval_shape(lambda: BackboneClassifier(config, rngs=nnx.Rngs(0)))
+
+
+def published(key):
+    """Names and shapes of a network, as its library wrote them, each array with a value of its own."""
+    with np.load(GOLDEN) as file:
+        shapes = json.loads(str(file["shapes"]))[key]
+    return {name: np.broadcast_to(np.float32(1 + i / 1000), shape) for i, (name, shape) in enumerate(shapes.items())}
+
+
+def test_classifier():
+    source = state(trunk_shapes(), seed=3) | {"fc.weight": np.ones((3, 512)), "fc.bias": np.arange(3.0)}
+    model = classifier("resnet18")
+    assert load_torchvision_classifier(model, source) is model
+    ours = arrays(model)
+    np.testing.assert_array_equal(ours["classifier/bias"], [0, 1, 2])
+    np.testing.assert_array_equal(ours["backbone/layer4/1/bn2/var"], source["layer4.1.bn2.running_var"])
+    with pytest.raises(CheckpointError, match=r"nothing for classifier/kernel \(512, 3\)"):
+        load_torchvision_classifier(model, state(trunk_shapes()))
+    np.testing.assert_array_equal(model.classifier.bias[...], [0, 1, 2])
+
+
+def test_classifier_for_other_classes():
+    source = state(trunk_shapes(), seed=3) | {"fc.weight": np.ones((10, 512)), "fc.bias": np.ones(10)}
+    model = build(ModelConfig(name="resnet18", num_classes=3))
+    before = arrays(model)
+    with pytest.raises(CheckpointError, match=r"fc\.weight \(10, 512\) does not fit classifier/kernel"):
+        load_torchvision_classifier(model, source)
+    load_torchvision_classifier(model, {"state_dict": source}, head=False)
+    changed = {path for path, array in arrays(model).items() if not np.array_equal(array, before[path])}
+    assert changed == set(before) - {"classifier/kernel", "classifier/bias"}
+
+
+def test_epsilon_of_a_classifier():
+    """What the source adds to the variance goes into the scale; None changes nothing."""
+    source = state(trunk_shapes(), seed=3) | {"fc.weight": np.ones((3, 512)), "fc.bias": np.ones(3)}
+    model = classifier("resnet18")
+    scales = []
+    for epsilon in (None, 1e-3):
+        scales.append(arrays(load_torchvision_classifier(model, source, epsilon=epsilon))["backbone/stem/bn1/scale"])
+    np.testing.assert_array_equal(scales[0], source["bn1.weight"])
+    variance = source["bn1.running_var"]
+    np.testing.assert_allclose(scales[1] / scales[0], np.sqrt((variance + 1e-5) / (variance + 1e-3)), rtol=1e-6)
+
+
+def test_dense_head(monkeypatch):
+    """VGG16's two dense layers where both have them, with features in our order."""
+    monkeypatch.setattr("wbcjax.models.backbone_classifier.DENSE_UNITS", 8)
+    source = published("torchvision-vgg16")
+    weight = np.random.default_rng(0).normal(size=(8, 512 * 7 * 7)).astype(np.float32)
+    source |= {"classifier.0.weight": weight, "classifier.0.bias": np.ones(8, np.float32),
+               "classifier.3.weight": np.ones((8, 8), np.float32), "classifier.3.bias": np.full(8, 2, np.float32),
+               "classifier.6.weight": np.ones((1000, 8), np.float32), "classifier.6.bias": np.ones(1000, np.float32)}
+    dense = classifier("vgg16", pool="dense", num_classes=1000)
+    load_torchvision_classifier(dense, source)
+    features = np.random.default_rng(1).normal(size=(512, 7, 7)).astype(np.float32)
+    np.testing.assert_allclose(features.transpose(1, 2, 0).ravel() @ dense.hidden[0].kernel[...],
+                               weight @ features.ravel(), rtol=1e-3, atol=1e-3)
+    pooled = classifier("vgg16", num_classes=1000)
+    with pytest.raises(CheckpointError, match=r"two dense layers, this model's has none: set model\.pool to dense"):
+        load_torchvision_classifier(pooled, source)
+    pooled.classifier = nnx.Linear(512, 3, rngs=nnx.Rngs(0))
+    load_torchvision_classifier(pooled, source, head=False)
+    other = classifier("vgg16", pool="dense")
+    other.classifier = nnx.Linear(8, 3, rngs=nnx.Rngs(0))
+    load_torchvision_classifier(other, source, head=False)
+    np.testing.assert_array_equal(other.hidden[1].bias[...], np.full(8, 2))
+    trunk = {name: 2 * x for name, x in source.items() if "features" in name}
+    load_torchvision_classifier(other, trunk, head=False)  # keeps what the source lacks
+    np.testing.assert_array_equal(other.hidden[1].bias[...], np.full(8, 2))
+    np.testing.assert_array_equal(other.backbone.block1.convs[0].bias[...], trunk["features.0.bias"])
+
+
+def test_auxiliary_head():
+    """InceptionV3's is ignored where the model has none, and loaded up to its last layer for other classes."""
+    source = published("torchvision-inception_v3-aux")
+    load_torchvision_classifier(classifier("inception_v3", num_classes=7), source)
+    model = classifier("inception_v3", num_classes=7, aux=True)
+    load_torchvision_classifier(model, source)
+    np.testing.assert_array_equal(model.aux.logits.bias[...], source["AuxLogits.fc.bias"])
+    without = {name: x for name, x in source.items() if not name.startswith("AuxLogits")}
+    with pytest.raises(CheckpointError, match="nothing for aux/conv0/bn/bias"):
+        load_torchvision_classifier(model, without)
+    before = arrays(model)
+    doubled = {name: 2 * x for name, x in source.items()}
+    load_torchvision_classifier(model, {name: doubled[name] for name in without}, head=False)
+    kept = {path for path, array in arrays(model).items() if np.array_equal(array, before[path])}
+    assert kept == {path for path in before if path.startswith(("aux/", "classifier/"))}
+    load_torchvision_classifier(model, doubled, head=False)
+    kept = {path for path, array in arrays(model).items() if np.array_equal(array, before[path])}
+    assert kept == {path for path in before if path.startswith(("aux/logits/", "classifier/"))}
+
+
+def test_networks_that_it_has_not():
+    with pytest.raises(CheckpointError, match=r"as torchvision has it: set model\.flavour to torchvision"):
+        load_torchvision_classifier(classifier("resnet50", flavour="keras"), {})
+    with pytest.raises(CheckpointError, match=r"the state dict: no weights of torchvision or timm .* Compact"):
+        load_torchvision_classifier(classifier("compact"), {})
