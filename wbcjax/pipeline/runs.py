@@ -83,7 +83,7 @@ def train_run(
     model = initial_model(config)  # refuses an unknown name before any image is read
     inputs = classifier_inputs(config, config.train_split, progress=True) if inputs is None else inputs
     train, held_out = train_and_validation(config, inputs)
-    _check_sizes(config, train)
+    check_sizes(config, train)
     write_config(workdir, config)
     first = cfg.first_stage(config)
     if first is not None:
@@ -164,7 +164,7 @@ def initial_model(config: cfg.ClassifierConfig) -> Classifier:
     return load_found(build(config.model, config.train.seed), found, head=False)
 
 
-def _check_sizes(config: cfg.ClassifierConfig, train: Inputs) -> None:
+def check_sizes(config: cfg.ClassifierConfig, train: Inputs) -> None:
     """Refuse a batch or a number of classes that does not fit the data."""
     if config.train.batch_size > len(train):
         raise ConfigError(f"train.batch_size = {config.train.batch_size} is more than the {len(train)} training "

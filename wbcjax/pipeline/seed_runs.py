@@ -12,7 +12,7 @@ from wbcjax import config as cfg
 from wbcjax.errors import ConfigError
 from wbcjax.files import write_text
 from wbcjax.pipeline.inputs import Inputs, classifier_inputs, train_and_validation
-from wbcjax.pipeline.runs import FIRST_STAGE, _check_sizes, initial_model, is_begun, set_up, start_from
+from wbcjax.pipeline.runs import FIRST_STAGE, check_sizes, initial_model, is_begun, set_up, start_from
 from wbcjax.pipeline.workdir import WEIGHTS, check_workdir, finish, has_checkpoint, is_finished, write_config
 from wbcjax.training.seeds import fit_seeds
 
@@ -84,7 +84,7 @@ def _train(
             check_workdir(folder, config, resume=False, begun=is_begun(folder))
     models = [initial_model(config) for config in configs]
     train, held_out = train_and_validation(configs[0], inputs)
-    _check_sizes(configs[0], train)
+    check_sizes(configs[0], train)
     write_config(common, configs[0])
     write_text(common / SEEDS, json.dumps(list(runs)))
     first = [cfg.first_stage(config) for config in configs]

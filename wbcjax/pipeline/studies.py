@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+
 from wbcjax import config as cfg
 from wbcjax.data.kaggle import kaggle
 from wbcjax.data.sets import ClassificationSet
@@ -25,6 +27,7 @@ from wbcjax.pipeline.rows import (
     unshared_rows,
 )
 from wbcjax.pipeline.runs import is_begun, load_run, predict_split, train_run
+from wbcjax.pipeline.seed_runs import train_seeds
 from wbcjax.pipeline.workdir import is_finished, portable
 from wbcjax.typing import CLASS_NAMES
 
@@ -48,11 +51,12 @@ def with_seeds(configs: Sequence[cfg.ClassifierConfig], seeds: Sequence[int]) ->
 
 
 def run_folder(runs: Path, config: cfg.ClassifierConfig) -> Path:
-    """Folder of a run: readable, and unique to its config and to the files of TRAIN."""
+    """Folder of a run: readable, and unique to its config and to the files that it is trained on."""
     where = config.input if config.input == "whole" else f"roi-{config.roi_source}"
     fold = "" if config.fold is None else f"-fold{config.fold}"
-    train = kaggle(data_root(config.data), "TRAIN", strict=config.data.strict)
-    identity = json.dumps([portable(config), data_fingerprint(train)], sort_keys=True)
+    parts = ("TRAIN", "TEST") if config.train_split == "ALL" else ("TRAIN",)
+    files = [kaggle(data_root(config.data), part, strict=config.data.strict) for part in parts]
+    identity = json.dumps([portable(config), data_fingerprint(*files)], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return runs / f"{config.model.name}-{where}-seed{config.train.seed}{fold}-{digest}"
 
@@ -105,6 +109,31 @@ def ensure_trained(config: cfg.ClassifierConfig, runs: Path, splits: Splits | No
     return folder
 
 
+def train_side_by_side(configs: Sequence[cfg.ClassifierConfig], runs: Path, splits: Splits) -> None:
+    """On an accelerator, train those runs together that differ in their seed alone, one batched program for all; what
+    is left is for ``ensure_trained``. On a CPU runs would only take turns.
+
+    Raises:
+      Interrupted: if training was stopped by a signal.
+    """
+    if jax.default_backend() == "cpu":
+        return
+    alike: dict[str, list[cfg.ClassifierConfig]] = {}
+    stages = [stage for config in configs for stage in (cfg.first_stage(config), config) if stage is not None]
+    for config in dict.fromkeys(stages):
+        folder = run_folder(runs, config)
+        if not (config.cached_copies or is_begun(folder) or is_finished(folder, config)):
+            alike.setdefault(repr(replace(config, train=replace(config.train, seed=0))), []).append(config)
+    for group in alike.values():
+        if len(group) > 1:
+            firsts = [cfg.first_stage(config) for config in group]
+            starts = None if firsts[0] is None else [ensure_trained(first, runs, splits) for first in firsts]
+            folders = [run_folder(runs, config) for config in group]
+            inputs = splits.get(group[0], group[0].train_split)
+            if not train_seeds(group, folders, inputs, starts=starts, title=folders[0].name.rsplit("-", 2)[0]):
+                raise Interrupted(f"{folders[0].parent}: interrupted and saved; the same command goes on from here")
+
+
 def classification_study(
     configs: Sequence[cfg.ClassifierConfig],
     *,
@@ -126,11 +155,13 @@ def classification_study(
     started = time.perf_counter()
     splits = splits or Splits()
     fingerprint = proven_fingerprint(configs[0].data)
-    rows: Rows = []
-    for number, config in enumerate(configs, 1):
+    for config in configs:
         if config.train_split != "TRAIN":
             raise ConfigError(f"train_split = {config.train_split!r} of {config.model.name} trains on TEST, which is "
                               "to judge it; use 'TRAIN'")
+    train_side_by_side(configs, runs, splits)
+    rows: Rows = []
+    for number, config in enumerate(configs, 1):
         model, _ = load_run(ensure_trained(config, runs, splits))
         test = splits.get(config, "TEST")
         predictions = predict_split(model, test, config)
