@@ -46,7 +46,7 @@ SETTINGS: dict[Scale, dict[str, Setting]] = {
     },
     "cpu": {
         "vgg16": Setting((96, 128), (80, 80), 0.75, 0.25, 2e-4, 0.8),
-        "resnet50": Setting((96, 128), (80, 80), 3, 0.5, 1e-3, 0.8),
+        "resnet50": Setting((96, 128), (80, 80), 2, 0.25, 1e-3, 0.8),
         "inception_v3": Setting((120, 160), (96, 96), 2, 0.5, 1e-3, 0.97),
     },
 }
