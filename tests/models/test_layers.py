@@ -74,6 +74,14 @@ def test_strided_conv_equals_lax(strides, inputs):
         assert_close(gradients(conv2d, x, kernel, strides, padding), gradients(plain, x, kernel, strides, padding))
 
 
+@pytest.mark.parametrize("kernel_size", [(1, 7), (7, 1)])
+@pytest.mark.parametrize("size", [(8, 9), (3, 2)])
+def test_kernels_need_not_be_square(kernel_size, size):
+    x, kernel = normal(0, 2, *size, 12), normal(1, *kernel_size, 12, 16)
+    assert_close(gradients(conv2d, x, kernel, (1, 1), "SAME"), gradients(plain, x, kernel, (1, 1), "SAME"))
+    assert nnx.eval_shape(lambda: Conv(12, 16, kernel_size, rngs=nnx.Rngs(0))).kernel.shape == (*kernel_size, 12, 16)
+
+
 def test_stem_of_residual_networks_equals_lax():
     x, kernel, border = normal(0, 2, 21, 26, 3), normal(1, 7, 7, 3, 16), ((3, 3), (3, 3))
     assert_close(gradients(conv2d, x, kernel, (2, 2), border), gradients(plain, x, kernel, (2, 2), border))
@@ -85,6 +93,17 @@ def test_kernel_gradient_of_many_channels_sums_over_taps(batch, monkeypatch):
     monkeypatch.setattr(layers, "LARGE_GRADIENT", 7 * 8 * 12)
     monkeypatch.setattr(layers, "CHUNK_ELEMENTS", 1)
     x, kernel, border = normal(0, batch, 7, 9, 16), normal(1, 3, 2, 16, 12), ((1, 1), (0, 0))
+    ours = gradients(lambda *args: conv2d(*args), x, kernel, (1, 1), border)
+    assert_close(ours, gradients(plain, x, kernel, (1, 1), border))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("border", [((1, 1), (1, 1)), ((0, 0), (0, 0)), ((3, 2), (0, 4))])
+def test_kernel_gradient_of_large_maps_sums_over_strips(batch, border, monkeypatch):
+    monkeypatch.setattr(layers, "LARGE_MAP", 1)
+    monkeypatch.setattr(layers, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(layers, "STRIP_ROWS", 4)
+    x, kernel = normal(0, batch, 11, 9, 16), normal(1, 3, 2, 16, 12)
     ours = gradients(lambda *args: conv2d(*args), x, kernel, (1, 1), border)
     assert_close(ours, gradients(plain, x, kernel, (1, 1), border))
 
@@ -184,17 +203,19 @@ def test_max_pool_is_bit_equal_ties_and_odd_sizes_included(shape, levels, seed, 
     [((2, 7, 8, 3), 2, jnp.float32), ((1, 6, 9, 2), 1, jnp.bfloat16), ((1, 2, 5, 1), 3, jnp.float32),
      ((2, 1, 1, 2), 3, jnp.float32)],
 )
-def test_max_pool_3x3_is_equal_ties_and_odd_sizes_included(shape, levels, dtype):
+@pytest.mark.parametrize("padding", [1, 0])
+def test_max_pool_3x3_is_equal_ties_and_odd_sizes_included(shape, levels, dtype, padding):
     """Gradients are whole numbers: their sums over windows that overlap are exact in whatever order."""
     x = jnp.asarray(np.random.default_rng(0).integers(-levels, levels, shape), dtype)
-    plain_pool = lambda x: nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # noqa: E731
+    pool = functools.partial(max_pool_3x3, padding=padding)
+    plain_pool = lambda x: nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((padding, padding),) * 2)  # noqa: E731
 
     @functools.partial(jax.jit, static_argnums=0)
     def run(pool, x):
         y, pullback = jax.vjp(pool, x)
         return y, pullback(jnp.arange(y.size, dtype=dtype).reshape(y.shape) % 8)[0]
 
-    for actual, expected in zip(run(max_pool_3x3, x), run(plain_pool, x), strict=True):
+    for actual, expected in zip(run(pool, x), run(plain_pool, x), strict=True):
         np.testing.assert_array_equal(actual, expected)
         assert actual.dtype == expected.dtype
 

@@ -24,6 +24,9 @@ CHUNK_ELEMENTS = 2**17
 MANY_CHANNELS, LARGE_GRADIENT = 128, 2**16
 """From so many output channels, and output values an image, a kernel gradient is a sum of matrix products."""
 
+LARGE_MAP, STRIP_ROWS = 3000, 14
+"""From so many output pixels an image of more input values than that is cut, into strips of at most so many rows."""
+
 HE_NORMAL = nnx.initializers.he_normal()
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -36,6 +39,15 @@ def _padding(padding: str | Sequence[tuple[int, int]], x_shape, kernel_shape, st
 
 def _lax_conv(x, kernel, strides, padding, rhs_dilation=(1, 1)):
     return lax.conv_general_dilated(x, kernel, strides, padding, (1, 1), rhs_dilation, _DIMENSIONS)
+
+
+def _cpu_lax_conv(x, kernel, strides, padding):
+    """The same values: without any border XLA takes a path that is up to twice as slow, so one output too many is
+    computed in each row."""
+    if any(n for side in padding for n in side):
+        return _lax_conv(x, kernel, strides, padding)
+    width = (x.shape[2] - kernel.shape[1]) // strides[1] + 1
+    return _lax_conv(x, kernel, strides, ((0, 0), (0, strides[1])))[:, :, :width]
 
 
 def _pad(x, padding):
@@ -77,7 +89,7 @@ def _stride_1_conv(x, kernel, padding):
         return _patch_conv(x, kernel, padding)
     if min(inputs, outputs) <= FEW_CHANNELS and outputs < WIDE_CHANNELS:
         return _wide_conv(x, kernel, padding)
-    return _lax_conv(x, kernel, (1, 1), padding)
+    return _cpu_lax_conv(x, kernel, (1, 1), padding)
 
 
 def _pixel_conv(x, kernel, strides):
@@ -90,8 +102,8 @@ def _pixel_conv(x, kernel, strides):
 
 
 def _kernel_gradient(x, g, kernel_shape, strides, padding):
-    """By one of two rules, chosen by measurement: the convolution is slow where its kernels, which are the output
-    gradients, are large or, with a stride, have holes."""
+    """By one of three rules, chosen by measurement: the convolution is slow where its kernels, which are the output
+    gradients, are large or, with a stride, have holes; those of a large map are cut into strips."""
     (kh, kw, inputs, outputs), (height, width) = kernel_shape, g.shape[1:3]
     few = inputs <= FEW_CHANNELS
     large = outputs >= MANY_CHANNELS and height * width * outputs >= LARGE_GRADIENT
@@ -107,15 +119,33 @@ def _kernel_gradient(x, g, kernel_shape, strides, padding):
         return jnp.stack([window.reshape(-1, inputs).T @ g for window in windows])
 
     def convolution(x, g):
-        """Of the input channels, as images, with the output gradients, as kernels."""
-        rest = border
         if few:  # measured: in the convolution itself the border is slow then
-            x, rest = _pad(x, border), ((0, 0), (0, 0))
-        return _lax_conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), rest, rhs_dilation=strides)
+            return _gradient_conv(_pad(x, border), g, strides=strides)
+        return _gradient_conv(x, g, border, strides)
 
+    if strides == (1, 1) and not few and height * width >= LARGE_MAP and x.size > CHUNK_ELEMENTS * x.shape[0]:
+        return _sum_over_chunks(lambda x, g: _strip_gradient(x, g, border, kh), x, g).transpose(1, 2, 0, 3)
     if large or (strides != (1, 1) and not few):
         return _sum_over_chunks(products, x, g).reshape(kernel_shape)
     return _sum_over_chunks(convolution, x, g).transpose(1, 2, 0, 3)
+
+
+def _gradient_conv(x, g, border=((0, 0), (0, 0)), strides=(1, 1)):
+    """Convolution of the input channels, as images, with the output gradients, as kernels."""
+    return _lax_conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), border, rhs_dilation=strides)
+
+
+def _strip_gradient(x, g, border, kernel_height):
+    """The same with stride 1, summed over strips of rows, which overlap in the inputs; zeros fill the last one."""
+    batch, height, width, outputs = g.shape
+    strips = -(-height // STRIP_ROWS)
+    rows = -(-height // strips)
+    (top, bottom), missing = border[0], strips * rows - height
+    x = _pad(x, ((top, bottom + missing), border[1]))
+    x = jnp.stack([x[:, i * rows : (i + 1) * rows + kernel_height - 1] for i in range(strips)])
+    g = _pad(g, ((0, missing), (0, 0))).reshape(batch, strips, rows, width, outputs).swapaxes(0, 1)
+    zeros = jnp.zeros(jax.eval_shape(_gradient_conv, x[0], g[0]).shape, jnp.float32)
+    return lax.scan(lambda total, strip: (total + _gradient_conv(*strip), None), zeros, (x, g))[0]
 
 
 def _sum_over_chunks(part, x, g):
@@ -140,7 +170,7 @@ def _input_gradient(x, kernel, g, strides, padding):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _cpu_conv(x, kernel, strides, padding):
-    return _stride_1_conv(x, kernel, padding) if strides == (1, 1) else _lax_conv(x, kernel, strides, padding)
+    return _stride_1_conv(x, kernel, padding) if strides == (1, 1) else _cpu_lax_conv(x, kernel, strides, padding)
 
 
 def _cpu_conv_forward(x, kernel, strides, padding):
