@@ -18,6 +18,7 @@ import math
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from wbcjax.errors import DataError
-from wbcjax.files import write_text
+from wbcjax.files import parse_json, write_text
 
 Number = int | float | np.number | np.ndarray | jax.Array  # arrays of no axes
 
-BACKBONES = ("vgg16", "vgg16_bn", "resnet18", "resnet34", "resnet50", "resnet101", "compact")
-MODELS = ("lenet", "custom1", "custom2", "vgg16", "resnet50", "inception_v3", "color",
-          *(f"mask_rcnn_{backbone}" for backbone in BACKBONES), "data")
+BACKBONES = ("vgg16", "vgg16_bn", "resnet18", "resnet34", "resnet50", "resnet101", "inception_v3", "compact")
+MODELS = ("lenet", "custom1", "custom2", *BACKBONES, "color", *(f"mask_rcnn_{backbone}" for backbone in BACKBONES),
+          "data")
 """Who a figure belongs to; ``data`` is no model, but the data set itself."""
 
 INPUTS = ("whole", "roi")
@@ -162,10 +163,10 @@ def read_results(path: str | os.PathLike) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such results file; run the experiment that writes it") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: not a results file ({error}); run its experiment again") from error
     missing = [key for key in (*_HEADER, "rows") if not isinstance(results, dict) or key not in results]
     if missing:
@@ -252,7 +253,8 @@ def _check_row(r: Any, where: str) -> None:
     for name, item in r.items():
         numeric = name in ("value", "low", "high", "paper")
         number = isinstance(item, int | float) and not isinstance(item, bool)
-        if (numeric and not number) or (number and not math.isfinite(item)):
+        # A whole number that no float can hold compares like one.
+        if (numeric and not number) or (number and not abs(item) <= sys.float_info.max):
             raise DataError(f"{where} has {name} = {item!r}; expected a finite number")
         if not isinstance(item, int | float | str | bool):
             raise DataError(f"{where} has {name} = {item!r}; one row holds one figure: numbers and text only")

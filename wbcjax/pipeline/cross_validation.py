@@ -44,12 +44,13 @@ def cross_validation_study(
       ConfigError: if a config does not pool TRAIN and TEST.
     """
     started = time.perf_counter()
-    splits, rows, done = Splits(), [], 0
-    total = sum(config.folds for config in configs)
     for config in configs:
         if config.train_split != "ALL":
             raise ConfigError(f"train_split = {config.train_split!r} of {config.model.name}: cross-validation over all "
                               "originals needs 'ALL'")
+    splits, rows, done = Splits(), [], 0
+    total = sum(config.folds for config in configs)
+    for config in configs:
         smears = None if config.roi_source == "oracle" and config.input == "roi" else all_originals(config)
         on_files, on_smears = [], []
         for fold in range(config.folds):
@@ -64,7 +65,8 @@ def cross_validation_study(
             done += 1
             if progress is not None:
                 progress(done, total)
-        common = {"model": config.model.name, "input": config.input, **run_labels(config, model)}
+        common = {"model": config.model.name, "input": config.input, "seed": config.train.seed,
+                  **run_labels(config, model)}
         rows += fold_rows(on_files, split=FILES, **common)
         if on_smears:
             rows += fold_rows(on_smears, split=SMEARS, **common)
@@ -94,9 +96,10 @@ def fold_rows(folds: Sequence[Predictions], **common) -> Rows:
              for i, true in enumerate(CLASS_NAMES) for j, predicted in enumerate(CLASS_NAMES)]
     for name, matrix in zip(names, counts, strict=True):
         true = int(matrix.sum(axis=1).argmax())
-        mostly = CLASS_NAMES[int(matrix[true].argmax())]
+        wrong = np.where(np.arange(len(CLASS_NAMES)) == true, 0, matrix[true])
         rows.append(row(**common, metric="source_accuracy", source=name, class_name=CLASS_NAMES[true],
-                        read_as=mostly, value=metrics.accuracy(matrix)))
+                        read_as=CLASS_NAMES[int(wrong.argmax())] if wrong.any() else None,
+                        value=metrics.accuracy(matrix)))
     return rows
 
 

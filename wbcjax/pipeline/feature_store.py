@@ -45,16 +45,19 @@ class FeatureStore:
         with (self._folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # freed when the process ends, whatever ends it
             rows = self._known()
-            missing = list(dict.fromkeys(i for i, key in enumerate(keys) if key not in rows))
+            missing = list({key: i for i, key in enumerate(keys) if key not in rows}.values())
             self._append(images, keys, missing, len(rows), progress)
             rows = self._known()
-        table = np.memmap(self._folder / "features.bin", np.uint16, "r").reshape(-1, *self._shape)
-        return table[[rows[key] for key in keys]].view(jnp.bfloat16)
+            if not keys:
+                return np.empty((0, *self._shape), jnp.bfloat16)
+            # Of known size: once the lock is free, another process may be in the middle of a row after these.
+            table = np.memmap(self._folder / "features.bin", np.uint16, "r", shape=(len(rows), *self._shape))
+        return np.asarray(table[[rows[key] for key in keys]]).view(jnp.bfloat16)
 
     def _known(self) -> dict[bytes, int]:
         """Row of each image: as many as have both their key and all of their features on the disk."""
         keys, features = self._folder / "keys.bin", self._folder / "features.bin"
-        if not keys.exists():
+        if not (keys.exists() and features.exists()):
             return {}
         data = keys.read_bytes()
         count = min(len(data) // KEY_BYTES, features.stat().st_size // self._row_bytes)
@@ -92,8 +95,8 @@ def _features(graphdef, params, stats, images):
 def digest(model: BackboneClassifier) -> str:
     """Twelve hex digits that change with anything that the features of the frozen stages depend on."""
     backbone = model.backbone
-    sha = hashlib.sha256(repr((type(backbone).__name__, model.preprocessing, model.frozen_stages, model.pool,
-                               str(model.dtype), [name for name, _ in backbone.stages()])).encode())
+    sha = hashlib.sha256(repr((type(backbone).__name__, backbone.flavour, model.preprocessing, model.frozen_stages,
+                               model.pool, str(model.dtype), [name for name, _ in backbone.stages()])).encode())
     for name in backbone.stage_names[: model.frozen_stages]:
         for path, variable in nnx.to_flat_state(nnx.state(getattr(backbone, name), (nnx.Param, nnx.BatchStat))):
             sha.update(repr((name, path)).encode())

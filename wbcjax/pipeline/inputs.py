@@ -228,7 +228,8 @@ def balanced_originals(config: cfg.ClassifierConfig, files: Inputs) -> Inputs:
     Raises:
       DataError: if the original of no file of a class is known, as with images of your own.
     """
-    smears = inputs_of(originals(data_root(config.data), "TRAIN"), config)
+    split = None if config.train_split == "ALL" else config.train_split
+    smears = inputs_of(originals(data_root(config.data), split), config)
     wanted = set(files.sources)
     members = np.array([source in wanted for source in smears.sources])
     classes = np.unique(files.labels)

@@ -40,14 +40,14 @@ class Setting:
 
 SETTINGS: dict[Scale, dict[str, Setting]] = {
     "paper": {
-        "vgg16": Setting((224, 288), (224, 224), 20, 10, 1e-4, 0.8),
-        "resnet50": Setting((224, 288), (224, 224), 20, 10, 3e-4, 0.8),
-        "inception_v3": Setting((299, 384), (299, 299), 20, 10, 3e-4, 0.97),
+        "vgg16": Setting((224, 288), (224, 224), 20.0, 10.0, 1e-4, 0.8),
+        "resnet50": Setting((224, 288), (224, 224), 20.0, 10.0, 3e-4, 0.8),
+        "inception_v3": Setting((299, 384), (299, 299), 20.0, 10.0, 3e-4, 0.97),
     },
     "cpu": {
         "vgg16": Setting((96, 128), (80, 80), 0.75, 0.25, 2e-4, 0.8),
-        "resnet50": Setting((96, 128), (80, 80), 2, 0.25, 1e-3, 0.8),
-        "inception_v3": Setting((120, 160), (96, 96), 2, 0.5, 1e-3, 0.97),
+        "resnet50": Setting((96, 128), (80, 80), 2.0, 0.25, 1e-3, 0.8),
+        "inception_v3": Setting((120, 160), (96, 96), 2.0, 0.5, 1e-3, 0.97),
     },
 }
 
@@ -75,7 +75,7 @@ def frozen_recipe(
         augment=cfg.NO_AUGMENT,  # the files are augmented copies already
         cached_copies=1,
         train_share=1.0 if scale == "paper" else 1 / 3,
-        optim=cfg.OptimConfig(name="adam", learning_rate=1e-3, schedule="constant", warmup=0, clip_norm=None,
+        optim=cfg.OptimConfig(name="adam", learning_rate=1e-3, schedule="constant", warmup=0.0, clip_norm=None,
                               ema_decay=None),
         train=cfg.TrainConfig(epochs=20, batch_size=32, label_smoothing=0.0, checkpoint_every=20),
     )
