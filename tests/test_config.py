@@ -35,7 +35,7 @@ def test_round_trip_through_json():
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    ({"optimm": {}}, "ClassifierConfig has no field 'optimm'; its fields are: augment, crop"),
+    ({"optimm": {}}, "ClassifierConfig has no field 'optimm'; its fields are: augment, cached_copies, crop"),
     ({"optim": {"lr": 0.1}}, "optim (OptimConfig) has no field 'lr'"),
     ({"optim": 3}, "optim = 3 is impossible: expected a table of fields"),
     ({"optim": {"name": "adamx"}}, "optim.name = 'adamx' is impossible: expected one of adam, adamw, sgd"),

@@ -14,10 +14,12 @@ from wbcjax.data.provenance import wbc_boxes
 from wbcjax.errors import DataError
 from wbcjax.pipeline.inputs import (
     FILE_SIZE,
+    Inputs,
     classifier_inputs,
     data_root,
     files_digest,
     inputs_of,
+    thinned,
     train_and_validation,
 )
 from wbcjax.roi import EXPANDED, color_roi, crop
@@ -97,6 +99,45 @@ def test_folds_part_train_by_original(config):
     for train, valid in held_out:
         assert not set(train.sources) & set(valid.sources) and len(train) + len(valid) == len(inputs)
     assert sorted(name for _, valid in held_out for name in valid.names) == sorted(inputs.names)
+
+
+def test_all_is_train_then_test(config):
+    both = classifier_inputs(config, "ALL")
+    parts = [classifier_inputs(config, split) for split in ("TRAIN", "TEST")]
+    assert both.names == parts[0].names + parts[1].names and both.sources == parts[0].sources + parts[1].sources
+    for field in ("images", "labels", "missed"):
+        np.testing.assert_array_equal(getattr(both, field), np.concatenate([getattr(p, field) for p in parts]))
+    assert both.class_names == parts[0].class_names and len(both) == 36
+
+
+def test_thinning_takes_files_of_each_original_evenly():
+    sources = tuple("abaacabaaa")  # a: 0 2 3 5 7 8 9, b: 1 6, c: 4
+    n = len(sources)
+    inputs = Inputs(np.zeros((n, 2, 2, 3), np.uint8), np.zeros(n, np.int32), sources, tuple(map(str, range(n))),
+                    np.zeros(n, bool))
+    kept = {share: [int(name) for name in thinned(inputs, share).names] for share in (0.01, 0.3, 0.6, 0.9, 1.0)}
+    assert kept == {0.01: [0, 1, 4], 0.3: [0, 1, 4, 5], 0.6: [0, 1, 2, 4, 5, 8], 0.9: [0, 1, 2, 3, 4, 5, 6, 7, 8],
+                    1.0: list(range(10))}
+
+
+def test_a_share_thins_what_is_trained_on_and_not_what_judges(config):
+    inputs = classifier_inputs(config, "ALL")
+    for fold in range(3):
+        whole, held_out = train_and_validation(replace(config, fold=fold), inputs)
+        part, judged = train_and_validation(replace(config, fold=fold, train_share=0.5), inputs)
+        assert judged.names == held_out.names
+        assert set(part.names) < set(whole.names) and set(part.sources) == set(whole.sources)
+        assert not set(part.sources) & set(judged.sources)
+        for source in part.sources:
+            assert part.sources.count(source) == max(1, round(whole.sources.count(source) / 2))
+
+
+def test_originals_of_both_sets_are_trained_on_where_they_are_pooled(config):
+    pooled = replace(config, train_split="ALL", fold=0, train_on="originals")
+    train, held_out = train_and_validation(pooled, classifier_inputs(config, "ALL"))
+    of_test = set(kaggle(config.data.root, "TEST").sources)
+    assert of_test - set(held_out.sources) <= set(train.sources) and of_test & set(train.sources)
+    assert not set(train.sources) & set(held_out.sources)
 
 
 def test_subset_keeps_rows_together(config):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from wbcjax.config import NO_AUGMENT, ModelConfig, TrainConfig
+from wbcjax.config import NO_AUGMENT, ClassifierConfig, ModelConfig, TrainConfig
+from wbcjax.errors import ConfigError
 from wbcjax.models import build
-from wbcjax.training import classification_loss, evaluator, predict_function, predict_logits, split
+from wbcjax.training import classification_loss, evaluator, merge, predict_function, predict_logits, split
 from wbcjax.training.classifier import class_weights, cross_entropy, mixup
 
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]], np.float32)
@@ -24,11 +25,28 @@ class Affine(nnx.Module):
     def __call__(self, images, rngs=None):
         return images.mean(axis=(1, 2))
 
+    def training_logits(self, images, rngs=None):
+        return self(images), None
 
-def loss_of(images, labels, train=PLAIN, **options):
+
+class WithAuxiliary(Affine):
+    """A second head that sees the largest of each colour."""
+
+    def training_logits(self, images, rngs=None):
+        return self(images), images.max(axis=(1, 2))
+
+
+class OnePixel(nnx.Module):
+    """Logits that are one pixel of an image, beside a corner: every view moves another one there."""
+
+    def __call__(self, images, rngs=None):
+        return images[:, 0, 1]
+
+
+def loss_of(images, labels, train=PLAIN, model=Affine, **options):
     loss_fn = classification_loss(NO_AUGMENT, train, num_classes=3, **options)
     batch = {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
-    return jax.jit(lambda batch, key: loss_fn(Affine(), {}, batch, key))(batch, jax.random.key(0))
+    return jax.jit(lambda batch, key: loss_fn(model(), {}, batch, key))(batch, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +124,61 @@ def test_mixup_changes_the_loss(images):
     labels = np.array([0, 1, 2, 0, 1], np.int32)
     plain, _ = loss_of(images, labels)
     assert float(loss_of(images, labels, replace(PLAIN, mixup=1.0))[0]) != float(plain)
+
+
+def test_an_auxiliary_head_adds_two_fifths_of_its_loss(images):
+    labels = np.array([0, 1, 2, 0, 1], np.int32)
+    log_p = [x - np.log(np.exp(x).sum(-1, keepdims=True))
+             for x in (images.mean(axis=(1, 2)) / 255, images.max(axis=(1, 2)) / 255)]
+    main, aux = (-x[np.arange(5), labels].mean() for x in log_p)
+    loss, metrics = loss_of(images, labels, model=WithAuxiliary)
+    assert float(loss) == pytest.approx(main + 0.4 * aux, rel=1e-5)
+    assert metrics["accuracy"] == loss_of(images, labels)[1]["accuracy"], "the main head alone is judged"
+    weights = np.array([2.0, 0.0, 0.0], np.float32)
+    weighted, _ = loss_of(images, labels, model=WithAuxiliary, weights=weights)
+    main, aux = (-(x[np.arange(5), labels] * weights[labels]).mean() for x in log_p)
+    assert float(weighted) == pytest.approx(main + 0.4 * aux, rel=1e-5)
+
+
+def test_the_loss_on_features_is_that_on_images():
+    """Without augmentation and dropout; the features of frozen stages are those of training mode as well."""
+    model = build(ModelConfig(name="compact", image_size=(32, 40), frozen_stages=4, dropout=0.0))
+    graphdef, params, stats = split(model)
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 40, 3), dtype=np.uint8)
+    labels = np.array([0, 1, 2, 3, 0, 1], np.int32)
+    loss_fn = classification_loss(NO_AUGMENT, replace(PLAIN, label_smoothing=0.1), num_classes=4,
+                                  weights=np.array([1.0, 2.0, 0.5, 1.0], np.float32))
+
+    @jax.jit
+    def losses(params, stats, images, labels, index):
+        model = merge(graphdef, params, stats, training=True)
+        features = model.frozen_features(images.astype(jnp.float32) / 255)
+        return [loss_fn(model, {**inputs, "labels": labels}, {"index": index}, jax.random.key(0))
+                for inputs in ({"images": images}, {"features": features})]
+
+    (loss, metrics), (cached, of_cached) = losses(params, stats, images, labels, np.array([5, 2, 2, 0]))
+    assert float(cached) == pytest.approx(float(loss), rel=1e-5)
+    assert of_cached["accuracy"] == metrics["accuracy"]
+
+
+@pytest.mark.parametrize(("views", "pixels"), [
+    ("one", [(0, 1)]),
+    ("flips", [(0, 1), (0, -2), (-1, 1), (-1, -2)]),
+    ("dihedral", [(0, 1), (0, -2), (-1, 1), (-1, -2), (1, 0), (-2, 0), (1, -1), (-2, -1)]),
+])
+def test_views_are_averaged(images, views, pixels):
+    expected = np.mean([images[:, i, j] / 255 for i, j in pixels], axis=0)
+    found = predict_logits(*split(OnePixel()), images, views=views, batch_size=2)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_mirrored_views_need_no_square(images):
+    wide = images[:, :3]
+    expected = np.mean([wide[:, i, j] / 255 for i, j in [(0, 1), (0, -2), (-1, 1), (-1, -2)]], axis=0)
+    np.testing.assert_allclose(predict_logits(*split(OnePixel()), wide, views="flips"), expected, rtol=1e-5)
+    ClassifierConfig(model=ModelConfig(image_size=(32, 48)), test_views="flips")
+    with pytest.raises(ConfigError, match="test_views = 'dihedral' is impossible: expected one or flips for 32×48"):
+        ClassifierConfig(model=ModelConfig(image_size=(32, 48)), test_views="dihedral")
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 128])

@@ -21,7 +21,7 @@ from wbcjax.console import progress_console
 from wbcjax.data.augment import augment
 from wbcjax.models.backbone_classifier import BackboneClassifier
 from wbcjax.training.state import merge, split
-from wbcjax.typing import Images
+from wbcjax.typing import Images, UInt8
 
 KEY_BYTES = 16
 CHUNK = 32
@@ -104,7 +104,9 @@ def digest(model: BackboneClassifier) -> str:
     return sha.hexdigest()[:12]
 
 
-def augmented_copies(images: Images, config: AugmentConfig, copies: int, seed: int) -> Images:
+def augmented_copies(
+    images: Images, config: AugmentConfig, copies: int, seed: int
+) -> UInt8[np.ndarray, "m height width 3"]:
     """``copies`` times as many images: all of them changed at random, then all again. Unchanged where nothing changes
     them."""
     if config == NO_AUGMENT:

@@ -105,7 +105,7 @@ def train_run(
 class Setup:
     """What ``fit`` needs beside the model."""
 
-    stream: DeviceStream
+    stream: ResidentStream
     loss_fn: LossFn
     evaluate: Evaluate | None
     frozen: tuple[str, ...]
