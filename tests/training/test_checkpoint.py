@@ -1,5 +1,6 @@
 """Checkpoints: round trip, what is kept, damage, and checkpoints of something else."""
 
+import resource
 import shutil
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from wbcjax.errors import CheckpointError
 from wbcjax.training import Checkpoints
+from wbcjax.training.digests import DIGESTS, find_damage
 
 
 def state(width=3, key=0):
@@ -61,16 +63,95 @@ def test_an_empty_folder_has_no_checkpoint(tmp_path):
         checkpoints.restore(state())
 
 
-@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt", "largest"])
-def test_a_truncated_file_is_reported_and_the_step_before_still_loads(copy, name):
-    files = [p for p in (copy / "3").rglob("*") if p.is_file()]
-    file = max(files, key=lambda p: p.stat().st_size) if name == "largest" else copy / "3" / name
+def truncate(file):
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
-    with pytest.raises(CheckpointError, match=r"3: damaged.*delete this folder"):
-        Checkpoints(copy).restore(state())
-    shutil.rmtree(copy / "3")
+
+
+def flip(file):
+    content = bytearray(file.read_bytes()) or bytearray(b"\0")
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("alter", [truncate, flip])
+def test_every_file_of_a_checkpoint_is_named_when_it_is_altered(copy, alter):
+    assert find_damage(copy / "3") is None
+    files = [path for path in (copy / "3").rglob("*") if path.is_file()]
+    assert len(files) >= 10 and copy / "3" / DIGESTS in files
+    for file in files:
+        content = file.read_bytes()
+        alter(file)
+        # A digest that differs accuses the file it is of.
+        assert (str(copy / "3") if file.name == DIGESTS else str(file)) in find_damage(copy / "3"), file
+        file.unlink()
+        assert find_damage(copy / "3") == (None if file.name == DIGESTS else f"{file}: missing")
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "largest"])
+@pytest.mark.parametrize("alter", [truncate, flip])
+def test_the_checkpoint_before_is_loaded_with_a_warning_and_training_goes_on(copy, caplog, name, alter):
+    files = [p for p in (copy / "3").rglob("*") if p.is_file()]
+    file = max(files, key=lambda p: p.stat().st_size) if name == "largest" else copy / "3" / name
+    alter(file)
+    checkpoints = Checkpoints(copy)
+    loaded, memory = checkpoints.restore(state(key=5))
+    assert memory["step"] == 2 and checkpoints.latest == 2
+    jax.tree.map(np.testing.assert_array_equal, loaded, state())
+    assert caplog.messages == [
+        f"{file}: changed since it was written; going on from the checkpoint before, and 3 is now 3.damaged"]
+    checkpoints.save(3, state(key=6), {"step": 3})
+    checkpoints.close()
+    np.testing.assert_array_equal(Checkpoints(copy).restore(state())[0]["key"], state(key=6)["key"])
+    assert sorted(p.name for p in copy.iterdir()) == ["2", "3", "3.damaged"]
+
+
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt"])
+def test_so_is_it_without_digests_as_a_process_killed_before_them_leaves_it(copy, caplog, name):
+    (copy / "3" / DIGESTS).unlink()
+    assert Checkpoints(copy).restore(state())[1]["step"] == 3
+    truncate(copy / "3" / name)
     assert Checkpoints(copy).restore(state())[1]["step"] == 2
+    assert "3: damaged, or written with other settings" in caplog.text
+
+
+def test_without_a_good_checkpoint_the_error_names_the_newest_and_the_remedy(copy):
+    truncate(copy / "2" / "_CHECKPOINT_METADATA")
+    truncate(copy / "3" / "state" / "_METADATA")
+    with pytest.raises(CheckpointError, match=r"3/state/_METADATA: changed .*no other .* is good: delete .* start aga"):
+        Checkpoints(copy).restore(state())
+    assert (copy / "3").is_dir()
+
+
+def test_a_version_is_read_or_refused_by_its_number(tmp_path, monkeypatch):
+    """Version 1 has no number and no digests."""
+    with monkeypatch.context() as patch:
+        patch.setattr("wbcjax.training.checkpoint.VERSION", 3)
+        Checkpoints(tmp_path / "3").save(1, state(), {"step": 1})
+    with pytest.raises(CheckpointError, match="format version 3, while this wbcjax reads 1 to 2; go on with the wbc"):
+        Checkpoints(tmp_path / "3").restore(state())
+    old = Checkpoints(tmp_path / "1")
+    old._checkpointer.save_checkpointables(1, {"state": state()}, custom_metadata={"step": 1})
+    assert old.restore(state())[1] == {"step": 1}
+
+
+def test_a_file_that_cannot_grow_ends_in_an_error_and_the_checkpoint_before(tmp_path):
+    """As on a full disk or over a quota: files of at most 200 bytes."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, state(), {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+        with pytest.raises(CheckpointError, match=r"2: the checkpoint cannot be written \(.*that of step 1 is good"):
+            checkpoints.save(2, state(key=1), {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    again = Checkpoints(tmp_path / "checkpoints")
+    assert again.restore(state())[1] == {"step": 1}
+    again.save(2, state(key=1), {"step": 2})
+    again.close()
+    assert Checkpoints(tmp_path / "checkpoints").restore(state())[1] == {"step": 2}
 
 
 def test_another_model_is_named_by_its_first_parameter(written):
