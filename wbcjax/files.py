@@ -1,10 +1,12 @@
 """Files that appear whole or not at all, whatever stops the program."""
 
 import contextlib
+import json
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -21,6 +23,18 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+      ValueError: for whatever is wrong with it; ``json.loads`` has other errors for some.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def write_text(path: Path, text: str) -> None:
