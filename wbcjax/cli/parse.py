@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from wbcjax.config.values import convert
 from wbcjax.errors import ConfigError
+from wbcjax.files import parse_json
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -61,10 +61,10 @@ def read_config(path: Path, cls: type[C]) -> C:
       ConfigError: the file is missing or no JSON, or a field is unknown or impossible; the message names the file.
     """
     try:
-        return convert(cls, json.loads(path.read_text(encoding="utf-8")), "")
+        return convert(cls, parse_json(path.read_bytes()), "")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file; check the path given to --config") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: not JSON ({error}); correct the file") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

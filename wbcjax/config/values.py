@@ -1,6 +1,7 @@
 """Plain JSON values checked against the type hints of configuration fields, with errors that say what was expected."""
 
 import dataclasses
+import sys
 import types
 import typing
 from pathlib import Path
@@ -37,7 +38,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         kinds = [options[0]] * len(value) if options[-1] is Ellipsis else options
         if len(kinds) == len(value):
             return tuple(convert(kind, item, where) for kind, item in zip(kinds, value, strict=True))
-    elif _fits(hint, value):
+    elif _fits(hint, value) and not (hint is float and abs(value) > sys.float_info.max):
         return hint(value) if hint in (float, Path) else value
     raise ConfigError(f"{where} = {value!r} is impossible: expected {describe(hint)}")
 

@@ -1,6 +1,7 @@
 """COCO detection annotations: one JSON file and a folder of images."""
 
-import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from wbcjax.data.masks import segmentation_mask
 from wbcjax.data.sets import DetectionSet
 from wbcjax.data.voc import Complain, check_box, inside, stop, warn
 from wbcjax.errors import DataError
+from wbcjax.files import parse_json
 from wbcjax.typing import Size
 
 
@@ -59,7 +61,7 @@ def coco(json_path: Path, image_dir: Path, *, strict: bool = False, masks: bool 
     paths, sizes, all_boxes, all_labels, all_masks = [], [], [], [], []
     for image in images:
         path = inside(image_dir, image["file_name"], f"{json_path}: image {image['id']}")
-        if not path.is_file():
+        if not os.path.isfile(path):  # False, too, for a name that no file system takes
             raise DataError(f"{path}: image {image['id']} of {json_path.name} is missing; add it or remove its entry")
         size = _image_size(path, image, complain)
         boxes, labels, shapes = [], [], []
@@ -96,10 +98,10 @@ def read_json(path: Path) -> dict:
       DataError: missing, or no JSON table.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); download it again") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a COCO file (a {type(content).__name__}, not a table); choose another")
@@ -140,7 +142,7 @@ def _image_size(path: Path, image: dict, complain: Complain) -> Size:
 def _corners(annotation: dict, where: str) -> tuple[float, float, float, float]:
     box: Any = annotation.get("bbox")
     numbers = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box)
-    if not numbers or not np.all(np.isfinite(box)):
+    if not numbers or not all(abs(v) <= sys.float_info.max for v in box):
         raise DataError(f"{where} has bbox = {box!r}, expected [x, y, width, height]; correct it")
     x, y, width, height = map(float, box)
     return x, y, x + width, y + height

@@ -21,6 +21,9 @@ from wbcjax.typing import Image, Images, Size, UInt8
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
+MAX_PIXELS = 2**27
+"""Of one image; a header that states more, as that of a decompression bomb, is refused before memory is taken."""
+
 _FORMATS = {
     "JPEG": (".jpg", ".jpeg"),
     "PNG": (".png",),
@@ -60,6 +63,38 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
+def _stated_size(data: bytes, kind: str | None) -> Size | None:
+    """(height, width) in the header of a JPEG, PNG or BMP; None in other formats, or where there is none."""
+    if kind == "PNG" and len(data) >= 24 and data[12:16] == b"IHDR":
+        width, height = struct.unpack(">II", data[16:24])
+        return height, width
+    if kind == "BMP" and len(data) >= 26:
+        width, height = struct.unpack("<ii", data[18:26])
+        return abs(height), abs(width)
+    if kind == "JPEG":
+        for marker, at in _jpeg_segments(data):
+            # SOF0..SOF15 hold the size; C4, C8 and CC in that range are tables.
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 5 <= len(data):
+                height, width = struct.unpack(">HH", data[at + 1 : at + 5])
+                return height, width
+    return None
+
+
+def _check_size(path: Path, size: Size) -> Size:
+    """``size``, of an image that is to be decoded.
+
+    Raises:
+      DataError: it has no pixel, or too many.
+    """
+    height, width = size
+    if height * width == 0:
+        raise DataError(f"{path}: damaged, its header states {width}×{height} pixels; download it again or delete it")
+    if height * width > MAX_PIXELS:
+        raise DataError(f"{path}: its header states {width}×{height} pixels, more than the {MAX_PIXELS:,} that are "
+                        "read; shrink it or delete it")
+    return size
+
+
 def _is_truncated(data: bytes, kind: str) -> bool:
     """True when the end marker of a JPEG or PNG is missing (decoders may fill the rest with grey)."""
     if kind == "JPEG":
@@ -87,20 +122,12 @@ def image_size(path: Path) -> Size:
     """(height, width) of an image file, from its header where the format is JPEG or PNG.
 
     Raises:
-      DataError: the file is missing, empty or no image.
+      DataError: the file is missing, empty or no image, or states no pixel or more than ``MAX_PIXELS``.
     """
     data = _read(Path(path))
     kind = _format(data)
-    if kind == "PNG" and len(data) >= 24:
-        width, height = struct.unpack(">II", data[16:24])
-        return height, width
-    if kind == "JPEG":
-        for marker, at in _jpeg_segments(data):
-            # SOF0..SOF15 hold the size; C4, C8 and CC in that range are tables.
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 5 <= len(data):
-                height, width = struct.unpack(">HH", data[at + 1 : at + 5])
-                return height, width
-    return read_image(Path(path), strict=False).shape[:2]
+    size = _stated_size(data, kind) if kind in ("JPEG", "PNG") else None
+    return read_image(Path(path), strict=False).shape[:2] if size is None else _check_size(Path(path), size)
 
 
 def read_image(path: Path, *, strict: bool = True) -> Image:
@@ -113,7 +140,8 @@ def read_image(path: Path, *, strict: bool = True) -> Image:
         bits scaled.
 
     Raises:
-      DataError: missing, empty, truncated or undecodable, and in strict mode one of the above.
+      DataError: missing, empty, truncated or undecodable, of more than ``MAX_PIXELS``, and in strict mode one of the
+        above.
     """
     path = Path(path)
     data = _read(path)
@@ -127,6 +155,8 @@ def read_image(path: Path, *, strict: bool = True) -> Image:
             f"{path}: is a {kind} file named {path.suffix or 'without extension'}; rename it to "
             f"{path.stem}{_FORMATS[kind][0]}, or read with strict=False"
         )
+    if size := _stated_size(data, kind):
+        _check_size(path, size)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:

@@ -9,6 +9,11 @@ import numpy as np
 
 from wbcjax.typing import Bool, Float, Size
 
+_FARTHEST = 1e9
+"""Pixels: the corners of a polygon lie in an image, or at least near one."""
+_MOST = 10**12
+"""Pixels, in messages: text of a whole number of thousands of digits helps nobody."""
+
 
 def polygon_mask(polygons: list[Float[np.ndarray, "_ 2"]], size: Size) -> Bool[np.ndarray, "h w"]:
     """Pixels whose centre lies in any of the polygons (even-odd rule within one), (x, y) in continuous
@@ -62,10 +67,12 @@ def rle_mask(counts: list[int], size: Size) -> Bool[np.ndarray, "h w"]:
       ValueError: a negative run, or runs that do not add up to the size.
     """
     height, width = size
-    runs = np.asarray(counts, np.int64)
-    if runs.size == 0 or runs.min() < 0 or runs.sum() != height * width:
-        raise ValueError(f"the runs cover {int(runs.sum())} pixels, the image has {height * width}")
-    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    # Python's sum, which does not overflow.
+    if not counts or min(counts) < 0 or sum(counts) != height * width:
+        covered = min(sum(counts), _MOST)
+        raise ValueError(f"the runs cover {covered} pixels{' or more' * (covered == _MOST)}, the image has "
+                         f"{height * width}")
+    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return np.ascontiguousarray(flat.reshape(width, height).T)
 
 
@@ -77,7 +84,7 @@ def segmentation_mask(segmentation: Any, size: Size) -> Bool[np.ndarray, "h w"]:
       wrong.
     """
     if isinstance(segmentation, dict):
-        if list(segmentation.get("size") or ()) != list(size):
+        if segmentation.get("size") != list(size):
             raise ValueError(f"RLE of size {segmentation.get('size')}, the image has {list(size)}")
         counts = segmentation.get("counts")
         if isinstance(counts, str):
@@ -96,6 +103,6 @@ def segmentation_mask(segmentation: Any, size: Size) -> Bool[np.ndarray, "h w"]:
 
 def _polygon(values: Any) -> np.ndarray:
     numbers = isinstance(values, list) and all(type(v) in (int, float) for v in values)
-    if not numbers or len(values) < 6 or len(values) % 2 or not np.all(np.isfinite(values)):
+    if not numbers or len(values) < 6 or len(values) % 2 or not all(abs(v) <= _FARTHEST for v in values):
         raise ValueError("a polygon that is no list of at least three x, y pairs")
     return np.array(values, np.float64).reshape(-1, 2)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,8 @@ COLUMNS = (
     "d",
     "ty",
 )
+_LARGEST = 2**28
+"""Bytes of a compact table when unpacked; the packaged one has some two million."""
 _SCALE = 10_000  # the compact table keeps four decimals of the affine maps, as the CSV does
 
 
@@ -100,7 +103,7 @@ def read_table(path: Path) -> Provenance:
     """
     path = Path(path)
     if path.suffix == ".npz":
-        return _from_npz(path.read_bytes())
+        return _from_npz(path)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
@@ -119,7 +122,7 @@ def read_table(path: Path) -> Provenance:
         return np.array([int(row[column]) for row in rows], np.int32)
 
     try:
-        return Provenance(
+        table = Provenance(
             names=tuple(f"{row['split']}/{row['label']}/{row['file']}" for row in rows),
             source=integers("source"),
             inliers=integers("inliers"),
@@ -127,20 +130,34 @@ def read_table(path: Path) -> Provenance:
             second_inliers=integers("second_inliers"),
             affine=np.array([[float(row[c]) for c in COLUMNS[7:]] for row in rows], np.float32).reshape(-1, 2, 3),
         )
-    except (TypeError, ValueError) as error:
+        if not np.isfinite(table.affine).all():
+            raise ValueError("a number that is not finite")
+        return table
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: a row is damaged ({error}); run `wbcjax data provenance` to make it again") from None
 
 
-def _from_npz(data: bytes) -> Provenance:
-    with np.load(io.BytesIO(data), allow_pickle=False) as table:
+def _from_npz(path: Path) -> Provenance:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such table; run `wbcjax data provenance` to make it") from None
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as members:
+            if sum(member.file_size for member in members.infolist()) > _LARGEST:
+                raise ValueError(f"more than {_LARGEST} bytes when unpacked")
+        with np.load(io.BytesIO(data), allow_pickle=False) as table:
+            columns = {name: table[name] for name in ("source", "inliers", "second_source", "second_inliers")}
+            names, affine = tuple(map(str, table["names"].tolist())), table["affine"].reshape(-1, 2, 3)
+        if not all(column.shape == (len(names),) for column in columns.values()) or len(affine) != len(names):
+            raise ValueError("columns of different lengths")
         return Provenance(
-            names=tuple(table["names"].tolist()),
-            source=table["source"].astype(np.int32),
-            inliers=table["inliers"].astype(np.int32),
-            second_source=table["second_source"].astype(np.int32),
-            second_inliers=table["second_inliers"].astype(np.int32),
-            affine=(table["affine"] / _SCALE).astype(np.float32).reshape(-1, 2, 3),
+            names=names,
+            **{name: column.astype(np.int32, casting="same_kind") for name, column in columns.items()},
+            affine=(affine / _SCALE).astype(np.float32),
         )
+    except Exception as error:  # zip, zlib and NumPy have many for a damaged file
+        raise DataError(f"{path}: damaged ({error}); run `wbcjax data provenance` to make it again") from None
 
 
 def write_table(table: Provenance, path: Path) -> None:

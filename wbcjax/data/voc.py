@@ -6,6 +6,7 @@ right and bottom.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -170,14 +171,14 @@ def _image_of(file: Path, tree: Element, images: Path) -> Path:
     candidates = [inside(images, named, str(file))] if named else []
     candidates += [images / (file.stem + suffix) for suffix in IMAGE_SUFFIXES]
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):  # False, too, for a name that no file system takes
             return path
     raise DataError(f"{file}: its image {candidates[0]} is missing; add the image or delete the annotation")
 
 
 def _check_size(file: Path, tree: Element, size: Size, complain: Complain) -> None:
     texts = [(tree.findtext(f"size/{side}") or "").strip() for side in ("height", "width")]
-    stated = tuple(int(text) if text.isdecimal() else 0 for text in texts)
+    stated = tuple(int(text) if text.isdecimal() and len(text) < 10 else 0 for text in texts)
     if 0 not in stated and stated != size:  # many tools write 0 or nothing
         complain(
             f"{file.stem}: the annotation says {stated[1]}×{stated[0]} pixels, the image has {size[1]}×{size[0]}",

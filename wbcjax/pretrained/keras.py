@@ -30,6 +30,8 @@ Source = str | Path | Mapping[str, np.ndarray]
 EPSILON = 1.001e-5
 """What ResNet50's batch norms add to the variance."""
 NORM = {"gamma": "scale", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"}
+_EXPANSION = 100
+"""Times its size a file may grow when it is read; Keras compresses a .keras file somewhat and nothing else."""
 TOP = {"fc1": "hidden/0", "fc2": "hidden/1", "predictions": "classifier"}
 """Our paths of the dense layers of all three networks; the features are flattened in the same order."""
 
@@ -161,14 +163,17 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path}: no such weights file; download it, or check the path")
     try:
         with h5py.File(io.BytesIO(_weights_of_zip(path)) if zipfile.is_zipfile(path) else path) as file:
-            groups = file.get("model_weights", file)
-            named = _numbered(groups, path) if "layers" in groups else _named(groups)
+            groups = _own(file, "model_weights") or file
+            named = _numbered(groups, path) if _own(groups, "layers") else _named(groups)
             arrays: dict[str, np.ndarray] = {}
+            _check_contents(groups, path)
             for name, dataset in named:
                 if name in arrays:
                     raise CheckpointError(f"{path}: two arrays for {name}: not one network alone; save that one")
                 arrays[name] = np.asarray(dataset, np.float32)
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # HDF5 and zip have many for a damaged file
         raise CheckpointError(f"{path}: not an HDF5 file of numbers, or damaged ({error}); download it again") \
             from error
     return arrays
@@ -177,7 +182,32 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
 def _weights_of_zip(path: Path) -> bytes:
     """Of a ``.keras`` file."""
     with zipfile.ZipFile(path) as file:
+        if file.getinfo("model.weights.h5").file_size > _EXPANSION * path.stat().st_size:
+            raise CheckpointError(f"{path}: expands to more than {_EXPANSION} times its size; download it again")
         return file.read("model.weights.h5")
+
+
+def _own(group: h5py.Group, name: str) -> h5py.Group | None:
+    """A group that lies in the file itself: a link may lead to any other file."""
+    link = group.get(name, getlink=True)
+    found = group.get(name) if isinstance(link, h5py.HardLink) else None
+    return found if isinstance(found, h5py.Group) else None
+
+
+def _check_contents(group: h5py.Group, path: Path) -> None:
+    """Refuse arrays whose values lie in other files, and those that fill the memory out of a small file.
+
+    Raises:
+      CheckpointError: naming the first.
+    """
+    most, total = _EXPANSION * path.stat().st_size, 0
+    for name, dataset in _datasets(group):
+        if dataset.external or dataset.is_virtual:
+            raise CheckpointError(f"{path}: {name} lies in another file; save the model as one file")
+        total += dataset.nbytes
+        if total > most:
+            raise CheckpointError(f"{path}: {name} makes it expand to more than {_EXPANSION} times its size; download "
+                                  "it again")
 
 
 def _datasets(group: h5py.Group) -> list[tuple[str, h5py.Dataset]]:

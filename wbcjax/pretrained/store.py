@@ -19,7 +19,7 @@ from wbcjax.pretrained.heads import PREDICTORS, fill_classifier
 from wbcjax.pretrained.key_table import Rule, fill
 from wbcjax.pretrained.source import Found, find
 from wbcjax.training import split
-from wbcjax.training.weights import save_weights
+from wbcjax.training.weights import read_tensors, save_weights
 
 
 def from_pretrained(
@@ -130,9 +130,7 @@ def load_found(model: Classifier, found: Found, *, head: bool) -> Classifier:
 
 
 def _load_ours(model: Classifier, path: Path, head: bool) -> Classifier:
-    from safetensors.numpy import load_file
-
-    arrays, parts = load_file(path), ("classifier", "aux/logits", "aux", "hidden")
+    arrays, parts = read_tensors(path), ("classifier", "aux/logits", "aux", "hidden")
     # Each part that may be left out has a rule of its own.
     rules = [*(Rule(rf"(?:params|stats)/{part}/(.*)", rf"{part}/\1") for part in parts),
              Rule(r"(?:params|stats)/(.*)", r"\1")]

@@ -146,7 +146,7 @@ def _read_file(path: Path) -> Mapping[str, Any]:
 
         try:
             return load_file(path)
-        except SafetensorError as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # no such type
             raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); copy it again") from error
     try:
         import torch

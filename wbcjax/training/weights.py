@@ -10,10 +10,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from wbcjax.errors import CheckpointError
+from wbcjax.files import parse_json
 
 WEIGHTS = "weights.safetensors"
 """Name of the file in the folder of a run."""
 _SEPARATOR = "/"
+VERSION = 1
+"""Of the format, in the metadata; files without it are of version 1."""
 
 
 def save_weights(
@@ -36,7 +39,7 @@ def save_weights(
     if half:
         tensors = {name: _halved(name, array) if name.startswith("params/") else array
                    for name, array in tensors.items()}
-    metadata = {"format": "wbcjax", "config": json.dumps(config, sort_keys=True)}
+    metadata = {"format": "wbcjax", "version": str(VERSION), "config": json.dumps(config, sort_keys=True)}
     if card is not None:
         metadata["card"] = json.dumps(card, sort_keys=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -51,9 +54,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """The configuration stored with the weights.
 
     Raises:
-      CheckpointError: if the file is missing or no weights file of this package.
+      CheckpointError: if the file is missing, damaged, of a later version, or no weights file of this package.
     """
-    return json.loads(_read_metadata(path)["config"])
+    return _table(path, "config")
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def read_card(path: Path) -> dict[str, Any]:
     Raises:
       CheckpointError: as ``read_config``.
     """
-    return json.loads(_read_metadata(path).get("card", "{}"))
+    return _table(path, "card")
 
 
 def is_ours(path: Path) -> bool:
@@ -70,10 +73,10 @@ def is_ours(path: Path) -> bool:
     if path.suffix != ".safetensors":
         return False
     try:
-        _read_metadata(path)
+        metadata = _read_metadata(path)
     except CheckpointError:
         return False
-    return True
+    return _is_marked(metadata)
 
 
 def tensor_names(path: Path) -> set[str]:
@@ -84,6 +87,44 @@ def tensor_names(path: Path) -> set[str]:
         return set(file.keys())
 
 
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a file that ``is_ours``.
+
+    Raises:
+      CheckpointError: if it is damaged, or of a later version.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    read_config(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # no such type
+        raise CheckpointError(f"{path}: damaged ({error!r}); train again or copy it again") from error
+
+
+def _is_marked(metadata: dict[str, str]) -> bool:
+    return metadata.get("format") == "wbcjax" and "config" in metadata
+
+
+def _table(path: Path, key: str) -> dict[str, Any]:
+    """The JSON table at ``key`` of the metadata; empty where there is none."""
+    metadata = _read_metadata(path)
+    if not _is_marked(metadata):
+        raise CheckpointError(f"{path}: safetensors, but not written by wbcjax: it carries no configuration")
+    version = metadata.get("version", "1")
+    if version != str(VERSION):
+        raise CheckpointError(f"{path}: weights of format version {version}, while this wbcjax reads {VERSION}; use "
+                              "the wbcjax that wrote them")
+    try:
+        table = parse_json(metadata.get(key, "{}"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its {key} is damaged ({error}); train again or copy it again") from error
+    if not isinstance(table, dict):
+        raise CheckpointError(f"{path}: its {key} is damaged (no table); train again or copy it again")
+    return table
+
+
 def _read_metadata(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
@@ -91,13 +132,10 @@ def _read_metadata(path: Path) -> dict[str, str]:
         raise CheckpointError(f"{path}: no such weights file; train first, or check the path")
     try:
         with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file, or damaged ({error}); train again or copy it again") \
             from error
-    if metadata.get("format") != "wbcjax" or "config" not in metadata:
-        raise CheckpointError(f"{path}: safetensors, but not written by wbcjax: it carries no configuration")
-    return metadata
 
 
 def load_weights(path: Path, like: tuple[dict, dict]) -> tuple[dict, dict]:
@@ -106,10 +144,7 @@ def load_weights(path: Path, like: tuple[dict, dict]) -> tuple[dict, dict]:
     Raises:
       CheckpointError: if the file is missing, damaged, or of another model, naming the first tensor that differs.
     """
-    from safetensors.numpy import load_file
-
-    read_config(path)
-    tensors = load_file(path)
+    tensors = read_tensors(path)
     leaves, structure = jax.tree_util.tree_flatten_with_path({"params": like[0], "stats": like[1]})
     wanted = {_name(p): leaf.shape for p, leaf in leaves}
     for name in sorted(wanted.keys() | tensors.keys()):
