@@ -25,7 +25,7 @@ MANY_CHANNELS, LARGE_GRADIENT = 128, 2**16
 """From so many output channels, and output values an image, a kernel gradient is a sum of matrix products."""
 
 LARGE_MAP, STRIP_ROWS = 3000, 14
-"""From so many output pixels an image of more input values than that is cut, into strips of at most so many rows."""
+"""From so many output pixels an image with few enough channels is cut, into strips of at most so many rows."""
 
 HE_NORMAL = nnx.initializers.he_normal()
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -103,10 +103,11 @@ def _pixel_conv(x, kernel, strides):
 
 def _kernel_gradient(x, g, kernel_shape, strides, padding):
     """By one of three rules, chosen by measurement: the convolution is slow where its kernels, which are the output
-    gradients, are large or, with a stride, have holes; those of a large map are cut into strips."""
+    gradients, are large or flat or, with a stride, have holes; those of a large map are cut into strips."""
     (kh, kw, inputs, outputs), (height, width) = kernel_shape, g.shape[1:3]
     few = inputs <= FEW_CHANNELS
     large = outputs >= MANY_CHANNELS and height * width * outputs >= LARGE_GRADIENT
+    flat = min(kh, kw) == 1 and not few
     # What the kernel saw of the padded images: with a stride it may leave the last rows and columns out.
     rows, columns = (height - 1) * strides[0] + 1, (width - 1) * strides[1] + 1
     border = tuple((low, n + k - 1 - size - low)
@@ -123,9 +124,10 @@ def _kernel_gradient(x, g, kernel_shape, strides, padding):
             return _gradient_conv(_pad(x, border), g, strides=strides)
         return _gradient_conv(x, g, border, strides)
 
-    if strides == (1, 1) and not few and height * width >= LARGE_MAP and x.size > CHUNK_ELEMENTS * x.shape[0]:
+    long = height * width >= LARGE_MAP and x.size > CHUNK_ELEMENTS * x.shape[0]
+    if long and strides == (1, 1) and not few and outputs < 2 * MANY_CHANNELS:
         return _sum_over_chunks(lambda x, g: _strip_gradient(x, g, border, kh), x, g).transpose(1, 2, 0, 3)
-    if large or (strides != (1, 1) and not few):
+    if large or flat or (strides != (1, 1) and not few):
         return _sum_over_chunks(products, x, g).reshape(kernel_shape)
     return _sum_over_chunks(convolution, x, g).transpose(1, 2, 0, 3)
 
