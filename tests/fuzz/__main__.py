@@ -64,7 +64,7 @@ def _in_process(name: str, cases: int, seed: int, keep: Path) -> dict:
         kept = keep / f"{name}-died"
         shutil.copytree(folder, kept, dirs_exist_ok=True)
         told = {"cases": 0, "values": 0, "errors": 0, "slowest": 0.0, "failures": [
-            f"the process ended with status {os.waitstatus_to_exitcode(status)} (-14: more than {ALARM} s): {kept}"]}
+            f"the process ended with status {os.waitstatus_to_exitcode(status)} (-27: more than {ALARM:g} s): {kept}"]}
     else:
         told = json.loads((folder / "told.json").read_text())
     shutil.rmtree(folder)
