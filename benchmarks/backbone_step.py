@@ -40,6 +40,7 @@ TORCH = ("torch contiguous", "torch channels_last")
 CLASSES = 4
 
 
+@functools.cache  # compiled, or built layer by layer, which takes longer than most of what is timed
 def our_model(name, size, flavour="torchvision"):
     return build(ModelConfig(name=name, image_size=(size, size), num_classes=CLASSES, flavour=flavour))
 
@@ -57,6 +58,7 @@ def torch_net(name):
     return net
 
 
+@functools.cache
 def keras_model(name, size):
     """Keras', with random weights, the preprocessing of ours and its head."""
     os.environ["KERAS_BACKEND"] = "jax"  # read once, when keras is imported
@@ -140,7 +142,7 @@ def check_same(name, size, candidates, tolerance=1e-4):
         if ours != theirs:
             raise SystemExit(f"{name}: kernels of {ours:,} numbers here, of {theirs:,} in Keras")
         print(f"; kernels of {ours:,} numbers as in Keras", end="")
-    print()
+    print(flush=True)
 
 
 def count_flops(mode, name, count, size, flavour="torchvision"):
@@ -171,6 +173,7 @@ def cases_of(name, size, options, clock, peak):
         calls = {candidate: make(candidate, mode, name, count, size) for candidate in candidates}
         timing = interleave(calls, options.rounds, clock=clock)
         best = min((c for c in candidates if c in TORCH), key=timing.median, default="wbcjax")
+        print(f"{name} {mode}:", ", ".join(f"{c} {timing.median(c):.3f} s" for c in candidates), flush=True)
         yield Case(f"{name} {mode}, {count} images {size}x{size}", timing, best, count, "images", peaks, flops, peak)
 
 
