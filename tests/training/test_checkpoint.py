@@ -145,6 +145,7 @@ def test_a_file_that_cannot_grow_ends_in_an_error_and_the_checkpoint_before(tmp_
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
         with pytest.raises(CheckpointError, match=r"2: the checkpoint cannot be written \(.*that of step 1 is good"):
             checkpoints.save(2, state(key=1), {"step": 2})
+        checkpoints.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     again = Checkpoints(tmp_path / "checkpoints")

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path):
         self.directory = directory.absolute()
+        self._failed = False
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -87,6 +89,7 @@ class Checkpoints:
             if jax.process_index() == 0:
                 write_digests(self._folder(step))
         except Exception as error:  # whatever orbax makes of a full disk
+            self._failed = True
             good = "none was written before" if before is None else f"that of step {before} is good"
             raise CheckpointError(
                 f"{self._folder(step)}: the checkpoint cannot be written ({_cause(error)}); {good}: free space or mend "
@@ -174,7 +177,12 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for what is being written."""
-        self._checkpointer.close()
+        with _quiet_orbax():
+            try:
+                self._checkpointer.close()
+            except Exception:  # of a save that failed, which has said so
+                if not self._failed:
+                    raise
 
 
 def _cause(error: BaseException) -> str:
@@ -198,11 +206,14 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    """Without the pages that orbax logs about a damaged checkpoint: the error says it in one line."""
+    """Without the pages that orbax and its threads print about a damaged checkpoint or a full disk: the error says it
+    in one line."""
     logger = logging.getLogger("absl")
-    level = logger.level
+    level, hook = logger.level, threading.excepthook
     logger.setLevel(logging.CRITICAL)
+    threading.excepthook = lambda arguments: None
     try:
         yield
     finally:
         logger.setLevel(level)
+        threading.excepthook = hook
