@@ -3,12 +3,15 @@
     python experiments/cross_validation.py --data.root ROOT --inception_v3 WEIGHTS
 
 TRAIN and TEST are pooled and cut into five folds; each is judged by a network that was trained on the other four. Draws
-the originals that all networks misread in ``experiments/figures``.
+the originals that all networks misread.
+
+| network, colour ROI | all files | the originals | balanced | wall time, 1 CPU core |
+|---------------------|-----------|---------------|----------|-----------------------|
+| custom1             | 88.5 %    | 89.7 %        | 88.5 %   | about 25 min          |
 """
 
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from wbcjax import cli
@@ -23,19 +26,16 @@ class CrossValidation(Networks):
         "custom1", "inception_v3")
     inputs: tuple[Literal["whole", "color", "mask_rcnn", "oracle"], ...] = ("color",)
     protocols: tuple[Literal["frozen", "fine-tuned"], ...] = ("fine-tuned",)
-    figures: Path = Path("experiments/figures")
-    """Folder of the figure."""
-
     name = "cross_validation"
 
     def study(self) -> None:
-        from wbcjax.pipeline.cross_validation import cross_validation_study
+        from wbcjax.pipeline.cross_validation import FILES, cross_validation_study
         from wbcjax.pipeline.pictures import misread_by_all
 
         configs = [replace(config, train_split="ALL", fold=0) for config in self.configs()]
         rows = cross_validation_study(configs, experiment=self.name, runs=self.runs, results=self.results,
                                       notes=self.notes())
-        misread_by_all(rows, self.data, self.figures)
+        misread_by_all(rows, FILES, self.data, self.figures / "misread_cross_validation.png")
 
 
 if __name__ == "__main__":

@@ -23,10 +23,12 @@ class Table9(Networks):
     name = "table9_classification"
 
     def study(self) -> None:
+        from wbcjax.pipeline.pictures import misread_by_all
         from wbcjax.pipeline.studies import classification_study
 
-        classification_study(self.configs(), experiment=self.name, runs=self.runs, results=self.results,
-                             notes=self.notes())
+        rows = classification_study(self.configs(), experiment=self.name, runs=self.runs, results=self.results,
+                                    notes=self.notes())
+        misread_by_all(rows, "TEST", self.data, self.figures / "misread_by_all.png")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,8 @@ class Networks(Experiment):
     """Whole images, and where crops come from."""
     protocols: tuple[Literal["frozen", "fine-tuned"], ...] = ("frozen", "fine-tuned")
     """Of the pretrained networks: the published trunk with a new head, or all of it trained."""
+    figures: Path = Path("experiments/figures")
+    """Folder of the figure of misread originals."""
 
     def configs(self) -> list[cfg.ClassifierConfig]:
         """Every network asked for, on every input, in every protocol, with every seed."""

@@ -17,7 +17,7 @@ from wbcjax.errors import ConfigError
 from wbcjax.evaluation import classification as metrics
 from wbcjax.evaluation.results import row, write_results
 from wbcjax.pipeline.inputs import Inputs, data_root, inputs_of, train_and_validation
-from wbcjax.pipeline.rows import Rows, accuracy_rows
+from wbcjax.pipeline.rows import Rows, accuracy_rows, source_rows
 from wbcjax.pipeline.runs import Predictions, load_run, predict_split
 from wbcjax.pipeline.studies import Progress, Splits, data_fingerprint, ensure_trained, run_labels
 from wbcjax.pipeline.workdir import portable
@@ -84,8 +84,7 @@ def cross_validation_study(
 
 
 def fold_rows(folds: Sequence[Predictions], **common) -> Rows:
-    """Accuracy and balanced accuracy over what all folds held out, the confusion matrix, and the share of each
-    original's images that is read right, with the class that most of the others are read as."""
+    """Accuracy and balanced accuracy over what all folds held out, the confusion matrix, and ``source_rows``."""
     labels = np.concatenate([part.labels for part in folds])
     classes = np.concatenate([part.classes for part in folds])
     sources = [source for part in folds for source in part.sources]
@@ -94,13 +93,7 @@ def fold_rows(folds: Sequence[Predictions], **common) -> Rows:
     total = counts.sum(axis=0)
     rows += [row(**common, metric="confusion", true=true, predicted=predicted, value=total[i, j])
              for i, true in enumerate(CLASS_NAMES) for j, predicted in enumerate(CLASS_NAMES)]
-    for name, matrix in zip(names, counts, strict=True):
-        true = int(matrix.sum(axis=1).argmax())
-        wrong = np.where(np.arange(len(CLASS_NAMES)) == true, 0, matrix[true])
-        rows.append(row(**common, metric="source_accuracy", source=name, class_name=CLASS_NAMES[true],
-                        read_as=CLASS_NAMES[int(wrong.argmax())] if wrong.any() else None,
-                        value=metrics.accuracy(matrix)))
-    return rows
+    return rows + source_rows(names, counts, **common)
 
 
 def all_originals(config: cfg.ClassifierConfig) -> Inputs:

@@ -17,7 +17,6 @@ from wbcjax.data.voc import voc
 from wbcjax.evaluation.iou import best_iou
 from wbcjax.evaluation.noise import add_noise, gaussian
 from wbcjax.evaluation.results import PAPER
-from wbcjax.pipeline.cross_validation import FILES
 from wbcjax.pipeline.detector import Detector
 from wbcjax.pipeline.detector_runs import bccd
 from wbcjax.pipeline.detector_study import draw_bccd, measure
@@ -172,11 +171,17 @@ def misread_figure(config: cfg.ClassifierConfig, runs: Path, splits: Splits, fol
     add_figure(path, "misread", f"Originals that {MODEL_NAMES[config.model.name]} on {where} mostly misreads")
 
 
-def misread_by_all(rows: Sequence[dict[str, Any]], data: cfg.DataConfig, folder: Path) -> list[str]:
-    """The originals of which every run of a cross-validation misreads most copies, drawn; their names, worst first."""
+def misread_by_all(rows: Sequence[dict[str, Any]], split: str, data: cfg.DataConfig, path: Path) -> list[str]:
+    """The originals of ``split`` of which every network, trained as a whole on crops, misreads most copies: drawn in
+    ``path``.
+
+    Returns:
+      Their names, worst first.
+    """
     shares: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        if row["metric"] == "source_accuracy" and row["split"] == FILES:
+        whole_network = row.get("protocol") != "frozen" and row["input"] == "roi"
+        if row["metric"] == "source_accuracy" and row["split"] == split and whole_network:
             shares.setdefault(row["source"], []).append(row)
     wrong = {name: 1 - float(np.mean([row["value"] for row in found])) for name, found in shares.items()
              if all(row["value"] < 0.5 for row in found)}
@@ -184,9 +189,10 @@ def misread_by_all(rows: Sequence[dict[str, Any]], data: cfg.DataConfig, folder:
     known = originals(data_root(data))
     paths = dict(zip(known.sources, known.paths, strict=True))
     read_as = [Counter(row["read_as"] for row in shares[name]).most_common(1)[0][0] for name in worst]
-    path = draw.misread_originals([read_image(paths[name]) for name in worst], worst,
-                                  [shares[name][0]["class_name"] for name in worst], read_as,
-                                  [wrong[name] for name in worst], folder / "misread_by_all.png")
-    add_figure(path, "misread", "Originals that every network misreads, each judged by folds that do not hold it",
-               "The share is the mean over the networks.")
+    draw.misread_originals([read_image(paths[name]) for name in worst], worst,
+                           [shares[name][0]["class_name"] for name in worst], read_as, [wrong[name] for name in worst],
+                           path)
+    networks = dict.fromkeys(MODEL_NAMES[row["model"]] for found in shares.values() for row in found)
+    add_figure(path, "misread", f"Originals that are misread by {', '.join(networks)}",
+               f"{split[:1].upper()}{split[1:]}. The share is the mean over networks and kinds of crops.")
     return worst

@@ -1,6 +1,7 @@
 """From what a run says of a split to the rows of a results file."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -43,9 +44,17 @@ def classification_rows(predictions: Predictions, *, model: str, input: str, spl
     for i, true in enumerate(CLASS_NAMES):
         for j, predicted in enumerate(CLASS_NAMES):
             rows.append(row(**common, metric="confusion", true=true, predicted=predicted, value=total[i, j]))
+    return rows + source_rows(names, counts, **common)
+
+
+def source_rows(names: Sequence[str], counts: Int[np.ndarray, "sources c c"], **common) -> Rows:
+    """The share of each original's images that is read right, and the class that most of the others are read as."""
+    rows = []
     for name, matrix in zip(names, counts, strict=True):
-        true = CLASS_NAMES[int(matrix.sum(axis=1).argmax())]
-        rows.append(row(**common, metric="source_accuracy", source=name, class_name=true,
+        true = int(matrix.sum(axis=1).argmax())
+        wrong = np.where(np.arange(len(CLASS_NAMES)) == true, 0, matrix[true])
+        rows.append(row(**common, metric="source_accuracy", source=name, class_name=CLASS_NAMES[true],
+                        read_as=CLASS_NAMES[int(wrong.argmax())] if wrong.any() else None,
                         value=metrics.accuracy(matrix)))
     return rows
 
