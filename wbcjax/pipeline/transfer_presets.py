@@ -114,9 +114,10 @@ def network_configs(
     model: str, kind: Kind, protocols: Sequence[Protocol], weights: Path | None, scale: Scale
 ) -> list[cfg.ClassifierConfig]:
     """A network of Table 9 on one kind of input: once for each protocol; LeNet and the custom CNNs, of which nobody
-    publishes weights, once."""
+    publishes weights, once. A trunk of random weights is not frozen."""
     where = {"input": "whole"} if kind == "whole" else {"input": "roi", "roi_source": kind}
     if model not in NETWORKS:
         return [replace(PRESETS["paper"].recipe(model, where["input"]), **where)]
     recipes = {"frozen": frozen_recipe, "fine-tuned": fine_tuned_recipe}
-    return [recipes[name](model, weights=weights, scale=scale, **where) for name in protocols]
+    return [recipes[name](model, weights=weights, scale=scale, **where) for name in protocols
+            if weights is not None or name != "frozen"]
