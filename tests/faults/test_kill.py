@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +30,7 @@ def test_so_do_two_processes_of_which_one_or_both_are_killed():
 
 
 def test_a_difference_is_found(tmp_path):
-    """The comparison itself: one last digit of a loss, one byte of the weights, one line too few, one damage."""
+    """The comparison itself: one last digit of a loss, one bit of the weights, one line too few, one damage."""
     from importlib.util import module_from_spec, spec_from_file_location
 
     spec = spec_from_file_location("faults_outcome", Path(__file__).with_name("outcome.py"))
@@ -38,11 +40,11 @@ def test_a_difference_is_found(tmp_path):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
         (tmp_path / name / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5, "input_wait": 1}\n')
         (tmp_path / name / "summary.json").write_text('{"steps": 1, "wall_time": 3}')
-        (tmp_path / name / "weights.safetensors").write_bytes(b"1")
+        save_file({"kernel": np.float32([1, 2])}, tmp_path / name / "weights.safetensors", {"a": "1", "b": "2"})
     a, b = tmp_path / "a", tmp_path / "b"
     (b / "summary.json").write_text('{"steps": 1, "wall_time": 4}')
     assert outcome.difference(a, b) is None
-    (b / "weights.safetensors").write_bytes(b"2")
+    save_file({"kernel": np.nextafter(np.float32([1, 2]), 3)}, b / "weights.safetensors", {"a": "1", "b": "2"})
     assert outcome.difference(a, b) == "the weights differ"
     (b / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5000001}\n')
     assert "metrics differ" in outcome.difference(a, b)
