@@ -45,7 +45,9 @@ class Job:
         self.checkpoints = workdir / "checkpoints"
         self._status: int | None = None
         self._launched = processes > 1
-        log = workdir.with_name(f"{workdir.name}.log").open("a")
+        self._log = workdir.with_name(f"{workdir.name}.log")
+        log = self._log.open("a")
+        self._said_before = log.tell()
         if self._launched:
             line = [sys.executable, str(LAUNCH), "-n", str(processes), "--cpu-devices", "1", "--", sys.executable, "-m",
                     "wbcjax", *command]
@@ -67,6 +69,10 @@ class Job:
         while self.running:
             time.sleep(0.02)
         return self._status
+
+    def missed_the_other(self) -> bool:
+        """Whether it has ended because, on a machine too busy, its processes did not meet within Gloo's 30 seconds."""
+        return b"Gloo context initialization failed" in self._log.read_bytes()[self._said_before :]
 
     def kill(self, draw: random.Random) -> None:
         """SIGKILL to it; of several processes to one, which must end the others, or to all and what has started them.
