@@ -38,8 +38,10 @@ def vgg16_weights() -> Path:
 @pytest.mark.parametrize("kind", ["whole", "color", "mask_rcnn", "oracle"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_both_recipes_of_each_network(network, kind, scale):
-    frozen, tuned = network_configs(network, kind, ("frozen", "fine-tuned"), None, scale)
     setting, input = SETTINGS[scale][network], "whole" if kind == "whole" else "roi"
+    crops = {} if kind == "whole" else {"roi_source": kind}
+    frozen = frozen_recipe(network, input, None, scale=scale, **crops)
+    (tuned,) = network_configs(network, kind, ("frozen", "fine-tuned"), None, scale)  # random weights are not frozen
     for config in (frozen, tuned):
         assert cfg.from_dict(cfg.ClassifierConfig, cfg.to_dict(config)) == config
         assert (config.model.name, config.input, config.fold) == (network, input, None)
