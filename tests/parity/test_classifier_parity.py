@@ -127,7 +127,7 @@ def as_stored(gradients, shapes, rules):
         if transform is same:
             result[name] = thin(ours, KEPT_OF_GRADIENT)
             continue
-        marks = np.zeros(size, np.uint8)
+        marks = np.zeros(size, np.uint16)
         kept = marks[:: step(size, KEPT_OF_GRADIENT)]
         kept[:] = np.arange(1, len(kept) + 1)
         marks = transform(marks.reshape(shapes[name])).ravel()
