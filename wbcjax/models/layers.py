@@ -125,7 +125,7 @@ def _kernel_gradient(x, g, kernel_shape, strides, padding):
         return _gradient_conv(x, g, border, strides)
 
     long = height * width >= LARGE_MAP and x.size > CHUNK_ELEMENTS * x.shape[0]
-    if long and strides == (1, 1) and not few and outputs < 2 * MANY_CHANNELS:
+    if long and strides == (1, 1) and not few and outputs <= MANY_CHANNELS:
         return _sum_over_chunks(lambda x, g: _strip_gradient(x, g, border, kh), x, g).transpose(1, 2, 0, 3)
     if large or flat or (strides != (1, 1) and not few):
         return _sum_over_chunks(products, x, g).reshape(kernel_shape)
