@@ -8,13 +8,13 @@ the features are computed once and kept. ``fine-tuned`` trains the whole network
 pretrained weights. Crops come from the colour ROI, from the packaged Mask R-CNN, and from the true boxes, a bound.
 Settings: ``wbcjax.pipeline.transfer_presets``, ``wbcjax.recipe``.
 
-| scale cpu, seed 0         | whole: paper | ours   | colour ROI: paper | ours   | wall time, 1 CPU core |
-|---------------------------|--------------|--------|-------------------|--------|-----------------------|
-| vgg16, frozen             | 48.4 %       | 44.6 % | 64 %              | 60.2 % | about 15 min          |
-| vgg16, fine-tuned         | 48.4 %       | 86.8 % | 64 %              | 89.0 % | about 25 min          |
-| resnet50, random weights  | 74.6 %       | 87.1 % | 84 %              | 89.7 % | about 20 min          |
-| inception_v3, frozen      | 43 %         | 50.4 % | 55 %              | 63.7 % | about 10 min          |
-| inception_v3, fine-tuned  | 43 %         | 82.9 % | 55 %              | 87.8 % | about 20 min          |
+| scale cpu, seed 0         | whole: paper | ours   | colour ROI: paper | ours   | all four inputs, 1 CPU core |
+|---------------------------|--------------|--------|-------------------|--------|-----------------------------|
+| vgg16, frozen             | 48.4 %       | 44.6 % | 64 %              | 60.2 % | 38 min, crowded             |
+| vgg16, fine-tuned         | 48.4 %       | 86.8 % | 64 %              | 89.0 % | 26 min                      |
+| resnet50, random weights  | 74.6 %       | 87.1 % | 84 %              | 89.7 % | 18 min                      |
+| inception_v3, frozen      | 43 %         | 50.4 % | 55 %              | 63.7 % | 8 min, half a core          |
+| inception_v3, fine-tuned  | 43 %         | 82.9 % | 55 %              | 87.8 % | 19 min                      |
 
 InceptionV3 here started from the 8-bit weights of the npm package nsfwjs 4.4.0, which others had fine-tuned from
 ImageNet's.

@@ -25,6 +25,16 @@ def data_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def vgg16_weights() -> Path:
+    """Keras' VGG16 without its head; skips where it is absent."""
+    folder = os.environ.get("WBCJAX_WEIGHTS")
+    path = Path(folder or "") / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    if not folder or not path.is_file():
+        pytest.skip(f"the weights are absent: set WBCJAX_WEIGHTS to the folder with {path.name}")
+    return path
+
+
+@pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory) -> Path:
     """A tiny data root in the layout of the real archives; not to be changed."""
     from wbcjax.data.synthetic import write_dataset

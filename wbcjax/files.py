@@ -25,6 +25,20 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Let one process of this machine after the other through the block; ``lock`` is a file for it, whose folder
+    exists."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, or the process ends
+        yield
+
+
 def parse_json(text: str | bytes) -> Any:
     """What a JSON text holds.
 

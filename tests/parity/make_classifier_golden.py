@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 GOLDEN = Path(__file__).parent / "golden" / "classifiers.npz"
-GOLDEN_SEED, LIVE_SEED = 3, 9
+LIVE_SEED = 9
 CLASSES, LABELS = 7, np.array([1, 4])
 SIZES = ((75, 91), (107, 139))
 """Every pooling and every stride meets an odd edge."""
@@ -38,6 +38,9 @@ class Network(NamedTuple):
     """Ours."""
     sizes: tuple[tuple[int, int], ...] = SIZES
     aux: bool = False
+    seed: int = 3
+    """Of the golden file, such that no ReLU has an input that is 0 but for rounding: below one, gradients of the same
+    library differ by 2e-3 between float32 and float64. In the many pixels of large images there is always one."""
 
     @property
     def key(self) -> str:
@@ -50,7 +53,7 @@ NETWORKS = {network.key: network for network in (
     Network("torchvision", "resnet101"),
     Network("torchvision", "vgg16"),
     Network("torchvision", "vgg16_bn"),
-    Network("torchvision", "inception_v3"),
+    Network("torchvision", "inception_v3", seed=4),
     Network("torchvision", "inception_v3", ((299, 307),), aux=True),  # smaller ones torchvision's head refuses
     Network("timm", "resnet50"),
     Network("timm", "vgg16"),
@@ -266,7 +269,7 @@ def main():
     for key, network in NETWORKS.items():
         if key in LIVE_ONLY:
             continue
-        shapes[key], stages, gradients = reference(network, GOLDEN_SEED)
+        shapes[key], stages, gradients = reference(network, network.seed)
         for i, values in enumerate(stages):
             arrays |= {f"{key}/{i}/{name}": x for name, x in values.items()}
         arrays[f"{key}/gradients"] = np.concatenate(list(gradients.values()))

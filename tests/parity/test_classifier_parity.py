@@ -19,7 +19,6 @@ from flax import nnx
 from make_classifier_golden import (
     CLASSES,
     GOLDEN,
-    GOLDEN_SEED,
     KEPT_OF_GRADIENT,
     LABELS,
     LIVE_ONLY,
@@ -41,8 +40,8 @@ from wbcjax.pretrained.timm import load_timm_classifier, timm_rules
 from wbcjax.pretrained.torchvision import load_torchvision_classifier, torchvision_rules
 
 TOLERANCE = 1e-4
-GRADIENT_TOLERANCE = 3e-2
-"""Of a layer below a ReLU whose input is 0 but for rounding, which then has another slope."""
+KINK_TOLERANCE = 3e-2
+"""Of gradients below a ReLU whose input is 0 but for rounding; see ``Network.seed``."""
 LIBRARIES = {
     "torchvision": (load_torchvision_classifier, torchvision_rules),
     "timm": (load_timm_classifier, timm_rules),
@@ -53,7 +52,7 @@ SLOW = ("torchvision-inception_v3-aux", "keras-vgg16")
 """Those of large images."""
 CASES = [
     pytest.param(key, seed, marks=pytest.mark.slow if key in SLOW or kind == "live" else (), id=f"{key}-{kind}")
-    for key in NETWORKS for kind, seed in (("golden", GOLDEN_SEED), ("live", LIVE_SEED))
+    for key in NETWORKS for kind, seed in (("golden", NETWORKS[key].seed), ("live", LIVE_SEED))
     if (key, kind) not in {(live, "golden") for live in LIVE_ONLY}
 ]
 
@@ -153,15 +152,17 @@ def test_classifier(key, seed):
                 np.testing.assert_allclose(thin(ours[name]), values, rtol=0, atol=TOLERANCE * deviation,
                                            err_msg=f"{name} at {size}")
             if i == 0:
-                assert_gradients_close(as_stored(derivatives, shapes, rules(model.backbone)), gradients)
+                assert_gradients_close(as_stored(derivatives, shapes, rules(model.backbone)), gradients,
+                                       large=key in SLOW)
 
 
-def assert_gradients_close(ours, theirs):
+def assert_gradients_close(ours, theirs, *, large):
+    """Every layer, by the norm of the difference; of large images those above the first kink."""
     assert set(ours) == set(theirs)
     norms = {name: np.linalg.norm(values) for name, values in theirs.items()}
     assert min(norms.values()) > 1e-4
     errors = {name: np.linalg.norm(ours[name] - values) / norms[name] for name, values in theirs.items()}
     worst = sorted(errors.items(), key=lambda item: -item[1])[:5]
-    assert worst[0][1] < GRADIENT_TOLERANCE, worst
+    assert worst[0][1] < (KINK_TOLERANCE if large else TOLERANCE), worst
     above = np.quantile(list(errors.values()), 0.1)
     assert above < TOLERANCE, above

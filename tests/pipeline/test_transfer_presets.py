@@ -1,8 +1,6 @@
 """Configurations of the pretrained networks, and a head trained on kept features from end to end."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,16 +20,6 @@ from wbcjax.pipeline.transfer_presets import (
 )
 from wbcjax.training import predict_logits, split
 from wbcjax.training.weights import load_weights
-
-
-@pytest.fixture(scope="module")
-def vgg16_weights() -> Path:
-    """Keras' VGG16 without its head; skips where it is absent."""
-    folder = os.environ.get("WBCJAX_WEIGHTS")
-    path = Path(folder or "") / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    if not folder or not path.is_file():
-        pytest.skip(f"the weights are absent: set WBCJAX_WEIGHTS to the folder with {path.name}")
-    return path
 
 
 @pytest.mark.parametrize("scale", SETTINGS)

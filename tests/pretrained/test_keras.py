@@ -22,7 +22,6 @@ from wbcjax.models.preprocessing import preprocess
 from wbcjax.models.vgg import CHANNELS, CONVS
 from wbcjax.pretrained.keras import load_keras_backbone, load_keras_classifier, read_keras
 
-FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "classifiers.npz"
 CONFIG = DetectorModelConfig(backbone="vgg16", preprocessing="caffe")
 
@@ -100,11 +99,8 @@ def test_files_that_are_none(backbone, tmp_path):
         load_keras_backbone(compact, tmp_path / "none.h5")
 
 
-def test_the_published_weights(backbone):
-    folder = os.environ.get("WBCJAX_WEIGHTS")
-    if not folder or not (Path(folder) / FILE).is_file():
-        pytest.skip(f"WBCJAX_WEIGHTS names no folder with {FILE}")
-    loaded = load_keras_backbone(nnx.clone(backbone), Path(folder) / FILE)
+def test_the_published_weights(backbone, vgg16_weights):
+    loaded = load_keras_backbone(nnx.clone(backbone), vgg16_weights)
     assert sum(x.size for x in jax.tree.leaves(nnx.state(loaded, nnx.Param))) == 14_714_688
     # An edge between dark and light: an image it knows gives values of hundreds, no explosion and no silence.
     images = np.zeros((1, 64, 64, 3), np.float32)
@@ -114,11 +110,11 @@ def test_the_published_weights(backbone):
         assert 1 < float(np.asarray(maps[name]).std()) < 1000
     classifier = build(ModelConfig(name="vgg16", preprocessing="caffe", num_classes=3))
     before = np.asarray(classifier.classifier.kernel[...])
-    load_keras_classifier(classifier, Path(folder) / FILE, head=False)
+    load_keras_classifier(classifier, vgg16_weights, head=False)
     np.testing.assert_array_equal(classifier.classifier.kernel[...], before)
     np.testing.assert_array_equal(classifier.backbone.block5.convs[2].bias[...], loaded.block5.convs[2].bias[...])
     with pytest.raises(CheckpointError, match="nothing for classifier/kernel"):
-        load_keras_classifier(classifier, Path(folder) / FILE)
+        load_keras_classifier(classifier, vgg16_weights)
 
 
 LAYERS = {

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,12 +22,12 @@ from wbcjax.models.preprocessing import describe, preprocess
 from wbcjax.pipeline.workdir import portable
 from wbcjax.pretrained.cache import provide
 from wbcjax.pretrained.catalog import CATALOG, file_digests
-from wbcjax.pretrained.store import convert, from_pretrained, load_classifier
+from wbcjax.pretrained.source import find
+from wbcjax.pretrained.store import convert, filled, from_pretrained, load_found
 from wbcjax.training import split
 from wbcjax.training.weights import load_weights, read_card, read_config, save_weights
 
 NAME = "torchvision/resnet18"
-KERAS_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 
 class Server:
@@ -288,8 +287,11 @@ def test_a_file_that_is_not_published_needs_its_network(tmp_path):
     assert_same(from_pretrained(path, name="resnet18", num_classes=5), model, but="classifier")
     with pytest.raises(CheckpointError, match="weights of another model"):
         from_pretrained(path, name="resnet34")
-    filled = load_classifier(drawn(cfg.ModelConfig(name="resnet18", num_classes=3)), path, head=False)
-    assert_same(filled, model, but="classifier")
+    config = cfg.ModelConfig(name="resnet18", num_classes=3)
+    assert_same(load_found(drawn(config), find(path), head=False), model, but="classifier")
+    started, fresh = filled(find(path), config, 4, head=False), build(config, 4)
+    assert_same(started, model, but="classifier")
+    np.testing.assert_array_equal(started.classifier.kernel[...], fresh.classifier.kernel[...])
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -363,17 +365,14 @@ def test_what_is_no_classifier(detector_weights, published, tmp_path):
     with pytest.raises(ConfigError, match="has no field 'colour'"):
         from_pretrained(published, colour="red")
     with pytest.raises(CheckpointError, match=r"torchvision, which has no LeNet"):
-        load_classifier(drawn(cfg.ModelConfig(name="lenet", image_size=(32, 32))), published)
+        load_found(drawn(cfg.ModelConfig(name="lenet", image_size=(32, 32))), find(published), head=True)
     with pytest.raises(ConfigError, match=r"ends in \.safetensors"):
         convert(published, tmp_path / "out.h5")
 
 
-def test_the_published_vgg16(tmp_path):
-    folder = os.environ.get("WBCJAX_WEIGHTS")
-    if not folder or not (Path(folder) / KERAS_FILE).is_file():
-        pytest.skip(f"WBCJAX_WEIGHTS names no folder with {KERAS_FILE}")
+def test_the_published_vgg16(tmp_path, vgg16_weights):
     out = tmp_path / "vgg16.safetensors"
-    assert convert(Path(folder) / KERAS_FILE, out)["licence"].startswith("CC BY 4.0")
+    assert convert(vgg16_weights, out)["licence"].startswith("CC BY 4.0")
     model = from_pretrained(out, num_classes=4)
     assert model.preprocessing == "caffe"
-    assert_same(model, from_pretrained(Path(folder) / KERAS_FILE, num_classes=4))
+    assert_same(model, from_pretrained(vgg16_weights, num_classes=4))

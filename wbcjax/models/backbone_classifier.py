@@ -11,6 +11,7 @@ from wbcjax.config import ModelConfig
 from wbcjax.errors import ConfigError
 from wbcjax.models.backbones import BACKBONES
 from wbcjax.models.classifier import Classifier
+from wbcjax.models.inception import AuxHead
 
 DENSE_SIDE = 7
 DENSE_UNITS = 4096
@@ -31,7 +32,7 @@ class BackboneClassifier(Classifier):
         self.pool = config.pool
         self._build_head(config, self._pooled_features(), self.backbone.dropout, rngs)
         self._build_hidden(rngs)
-        self.aux = self._make_aux(config.num_classes, rngs) if config.aux else None
+        self.aux = AuxHead(config.num_classes, dtype=self.dtype, rngs=rngs) if config.aux else None
 
     @property
     def min_size(self) -> int:
@@ -101,11 +102,7 @@ class BackboneClassifier(Classifier):
         width = DENSE_UNITS if self.pool == "dense" else self.num_features
         self.classifier = nnx.Linear(width, num_classes, rngs=rngs)
         if getattr(self, "aux", None) is not None:
-            self.aux = self._make_aux(num_classes, rngs)
-
-    def _make_aux(self, num_classes, rngs):
-        from wbcjax.models.inception import AuxHead
-        return AuxHead(num_classes, dtype=self.dtype, rngs=rngs)
+            self.aux = AuxHead(num_classes, dtype=self.dtype, rngs=rngs)
 
     def _pooled_features(self) -> int:
         channels = list(self.backbone.channels.values())[-1]

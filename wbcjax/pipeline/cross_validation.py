@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from wbcjax import config as cfg
-from wbcjax.data.kaggle import kaggle, originals
+from wbcjax.data.kaggle import originals
 from wbcjax.errors import ConfigError
 from wbcjax.evaluation import classification as metrics
-from wbcjax.evaluation.results import row, write_results
+from wbcjax.evaluation.results import write_results
 from wbcjax.pipeline.inputs import Inputs, data_root, inputs_of, train_and_validation
-from wbcjax.pipeline.rows import Rows, accuracy_rows, source_rows
+from wbcjax.pipeline.rows import Rows, accuracy_rows, confusion_rows, source_rows
 from wbcjax.pipeline.runs import Predictions, load_run, predict_split
-from wbcjax.pipeline.studies import Progress, Splits, data_fingerprint, ensure_trained, run_labels
+from wbcjax.pipeline.studies import Progress, Splits, data_fingerprint, ensure_trained, run_labels, training_files
 from wbcjax.pipeline.workdir import portable
 from wbcjax.typing import CLASS_NAMES
 
@@ -76,7 +76,7 @@ def cross_validation_study(
         config={"runs": [portable(config) for config in configs]},
         rows=rows,
         seeds=sorted({config.train.seed for config in configs}),
-        data_fingerprint=data_fingerprint(*_both(configs[0])),
+        data_fingerprint=data_fingerprint(*training_files(configs[0])),
         wall_time=time.perf_counter() - started,
         notes=notes,
     )
@@ -89,17 +89,10 @@ def fold_rows(folds: Sequence[Predictions], **common) -> Rows:
     classes = np.concatenate([part.classes for part in folds])
     sources = [source for part in folds for source in part.sources]
     names, counts = metrics.confusion_by_source(labels, classes, sources, len(CLASS_NAMES))
-    rows = accuracy_rows(counts, **common)
-    total = counts.sum(axis=0)
-    rows += [row(**common, metric="confusion", true=true, predicted=predicted, value=total[i, j])
-             for i, true in enumerate(CLASS_NAMES) for j, predicted in enumerate(CLASS_NAMES)]
-    return rows + source_rows(names, counts, **common)
+    return [*accuracy_rows(counts, **common), *confusion_rows(counts.sum(axis=0), **common),
+            *source_rows(names, counts, **common)]
 
 
 def all_originals(config: cfg.ClassifierConfig) -> Inputs:
     """The 348 smears as the config wants them."""
     return inputs_of(originals(data_root(config.data)), config)
-
-
-def _both(config: cfg.ClassifierConfig):
-    return (kaggle(data_root(config.data), split, strict=config.data.strict) for split in ("TRAIN", "TEST"))

@@ -3,7 +3,6 @@
 Augmented copies are images like any other, so copies, splits, folds and crops that come again are never computed again.
 """
 
-import fcntl
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from rich.progress import track
 from wbcjax.config import NO_AUGMENT, AugmentConfig
 from wbcjax.console import progress_console
 from wbcjax.data.augment import augment
+from wbcjax.files import alone
 from wbcjax.models.backbone_classifier import BackboneClassifier
 from wbcjax.training.state import merge, split
 from wbcjax.typing import Images, UInt8
@@ -42,8 +42,7 @@ class FeatureStore:
         """Features of uint8 images; those that no one asked for before are computed and kept."""
         keys = [hashlib.sha256(np.ascontiguousarray(image)).digest()[:KEY_BYTES] for image in images]
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # freed when the process ends, whatever ends it
+        with alone(self._folder / "lock"):
             rows = self._known()
             missing = list({key: i for i, key in enumerate(keys) if key not in rows}.values())
             self._append(images, keys, missing, len(rows), progress)

@@ -41,10 +41,13 @@ def classification_rows(predictions: Predictions, *, model: str, input: str, spl
     for k, name in enumerate(CLASS_NAMES):
         for metric in ("precision", "recall", "f1"):
             rows.append(row(**common, metric=metric, class_name=name, value=getattr(metrics, metric)(total)[k]))
-    for i, true in enumerate(CLASS_NAMES):
-        for j, predicted in enumerate(CLASS_NAMES):
-            rows.append(row(**common, metric="confusion", true=true, predicted=predicted, value=total[i, j]))
-    return rows + source_rows(names, counts, **common)
+    return rows + confusion_rows(total, **common) + source_rows(names, counts, **common)
+
+
+def confusion_rows(total: Int[np.ndarray, "c c"], **common) -> Rows:
+    """How many images of each class are predicted as each."""
+    return [row(**common, metric="confusion", true=true, predicted=predicted, value=total[i, j])
+            for i, true in enumerate(CLASS_NAMES) for j, predicted in enumerate(CLASS_NAMES)]
 
 
 def source_rows(names: Sequence[str], counts: Int[np.ndarray, "sources c c"], **common) -> Rows:

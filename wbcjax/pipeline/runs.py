@@ -27,7 +27,7 @@ from wbcjax.pipeline.workdir import (
     write_config,
 )
 from wbcjax.pretrained.source import find
-from wbcjax.pretrained.store import load_found
+from wbcjax.pretrained.store import filled
 from wbcjax.training import classification_loss, data_mesh, evaluator, fit, merge, predict_logits, split
 from wbcjax.training.classifier import class_weights
 from wbcjax.training.loop import Evaluate
@@ -161,7 +161,7 @@ def initial_model(config: cfg.ClassifierConfig) -> Classifier:
         if wanted not in (None, given):
             raise ConfigError(f"model.{name} = {given!r}, but the weights {config.weights} were made with {wanted!r}: "
                               f"set --model.{name} {wanted}")
-    return load_found(build(config.model, config.train.seed), found, head=False)
+    return filled(found, config.model, config.train.seed, head=False)
 
 
 def check_sizes(config: cfg.ClassifierConfig, train: Inputs) -> None:

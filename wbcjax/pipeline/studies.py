@@ -54,11 +54,15 @@ def run_folder(runs: Path, config: cfg.ClassifierConfig) -> Path:
     """Folder of a run: readable, and unique to its config and to the files that it is trained on."""
     where = config.input if config.input == "whole" else f"roi-{config.roi_source}"
     fold = "" if config.fold is None else f"-fold{config.fold}"
-    parts = ("TRAIN", "TEST") if config.train_split == "ALL" else ("TRAIN",)
-    files = [kaggle(data_root(config.data), part, strict=config.data.strict) for part in parts]
-    identity = json.dumps([portable(config), data_fingerprint(*files)], sort_keys=True)
+    identity = json.dumps([portable(config), data_fingerprint(*training_files(config))], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return runs / f"{config.model.name}-{where}-seed{config.train.seed}{fold}-{digest}"
+
+
+def training_files(config: cfg.ClassifierConfig) -> list[ClassificationSet]:
+    """The sets that ``config`` trains on."""
+    parts = ("TRAIN", "TEST") if config.train_split == "ALL" else ("TRAIN",)
+    return [kaggle(data_root(config.data), part, strict=config.data.strict) for part in parts]
 
 
 def run_labels(config: cfg.ClassifierConfig, model: Classifier) -> dict[str, str]:

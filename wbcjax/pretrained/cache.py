@@ -1,14 +1,12 @@
 """Published files in the cache: downloaded once, checked, and noticed when they change."""
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from wbcjax.config import DataConfig
 from wbcjax.data.fetch import fetch, transfer_bar
 from wbcjax.errors import DataError
-from wbcjax.files import write_text
+from wbcjax.files import alone, write_text
 from wbcjax.pretrained.catalog import Entry, file_digests
 
 
@@ -30,7 +28,7 @@ def provide(entry: Entry, cache_dir: Path | None = None, *, progress: bool = Tru
     path, note = folder / entry.file, folder / f"{entry.file}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
+        with alone(folder / f".{entry.file}.lock"):  # the later ones find it there
             fetched = not path.is_file()
             if fetched:
                 _download(entry, path, progress)
@@ -45,19 +43,6 @@ def provide(entry: Entry, cache_dir: Path | None = None, *, progress: bool = Tru
         raise DataError(f"{error.filename or path}: cannot be read or written ({error.strerror or error}); free space, "
                         "or choose another cache folder") from error
     return path, digests["sha256"]
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process of this machine after the other download ``path``; the later ones find it there."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed, or the process ends
-        yield
 
 
 def _download(entry: Entry, path: Path, progress: bool) -> None:

@@ -56,9 +56,20 @@ def from_pretrained(
     fields = {**found.fields, **model_fields, **{name: value for name, value in asked.items() if value is not None}}
     head = _keeps_head(found, fields, num_classes)
     config = _config(found, fields)
+    model = filled(found, config, seed, head=head)
+    model.eval()
+    return model
+
+
+def filled(found: Found, config: cfg.ModelConfig, seed: int, *, head: bool) -> Classifier:
+    """The model of ``config`` with weights that are found; what they leave out, or all of the head without ``head``, is
+    that of ``build(config, seed)``.
+
+    Raises:
+      ConfigError, CheckpointError: as ``from_pretrained``.
+    """
     model = load_found(_shapes(config), found, head=head)
     _draw_missing(model, config, seed)
-    model.eval()
     return model
 
 
@@ -98,22 +109,15 @@ def _keeps_head(found: Found, fields: dict[str, Any], num_classes: int | None) -
     return same_pool and num_classes in (None, classes)
 
 
-def load_classifier(
-    model: Classifier, name_or_path: str | Path, *, head: bool = True, cache_dir: Path | None = None
-) -> Classifier:
-    """Fill ``model``, which is returned, with the weights of a name or path as ``from_pretrained`` takes it.
+def load_found(model: Classifier, found: Found, *, head: bool) -> Classifier:
+    """Fill ``model``, which is returned, with weights that are found.
 
     Args:
       head: False leaves the layers whose outputs are classes as they are.
 
     Raises:
-      ConfigError, CheckpointError, DataError: as ``from_pretrained``.
+      CheckpointError: if they are damaged, or of another network.
     """
-    return load_found(model, find(name_or_path, cache_dir=cache_dir), head=head)
-
-
-def load_found(model: Classifier, found: Found, *, head: bool) -> Classifier:
-    """``load_classifier`` with weights that are found already."""
     if found.kind == "ours":
         return _load_ours(model, found.path, head)
     if not isinstance(model, BackboneClassifier):
