@@ -21,7 +21,7 @@ from wbcjax.pipeline.runs import (
     train_on,
     train_run,
 )
-from wbcjax.pipeline.workdir import WEIGHTS, is_finished, portable
+from wbcjax.pipeline.workdir import WEIGHTS, identity, is_finished, portable
 from wbcjax.roi import EXPANDED
 
 
@@ -163,3 +163,10 @@ def test_class_names_without_a_summary(tmp_path, config):
     (tmp_path / "summary.json").unlink()
     three = replace(config, model=replace(config.model, num_classes=3))
     assert class_names_of(tmp_path, three) == ("class 0", "class 1", "class 2")
+
+
+def test_identity_leaves_out_what_has_its_default():
+    config = cfg.ClassifierConfig()
+    assert identity(config) == {}
+    changed = replace(config, fold=2, model=replace(config.model, name="lenet"))
+    assert identity(changed) == {"fold": 2, "model": {"name": "lenet"}}

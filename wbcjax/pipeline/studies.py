@@ -28,7 +28,7 @@ from wbcjax.pipeline.rows import (
 )
 from wbcjax.pipeline.runs import is_begun, load_run, predict_split, train_run
 from wbcjax.pipeline.seed_runs import train_seeds
-from wbcjax.pipeline.workdir import is_finished, portable
+from wbcjax.pipeline.workdir import identity, is_finished, portable
 from wbcjax.typing import CLASS_NAMES
 
 Progress = Callable[[int, int], None]
@@ -54,8 +54,8 @@ def run_folder(runs: Path, config: cfg.ClassifierConfig) -> Path:
     """Folder of a run: readable, and unique to its config and to the files that it is trained on."""
     where = config.input if config.input == "whole" else f"roi-{config.roi_source}"
     fold = "" if config.fold is None else f"-fold{config.fold}"
-    identity = json.dumps([portable(config), data_fingerprint(*training_files(config))], sort_keys=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    stated = json.dumps([identity(config), data_fingerprint(*training_files(config))], sort_keys=True)
+    digest = hashlib.sha256(stated.encode()).hexdigest()[:12]
     return runs / f"{config.model.name}-{where}-seed{config.train.seed}{fold}-{digest}"
 
 

@@ -37,6 +37,18 @@ def portable(config: Config) -> dict:
     return values
 
 
+def identity(config: Config) -> dict:
+    """``portable`` without what has its default: a field that a new version adds renames no finished run."""
+    return _changed(portable(config), cfg.to_dict(type(config)()))
+
+
+def _changed(values: dict, defaults: dict) -> dict:
+    pairs = {name: (value, defaults.get(name)) for name, value in values.items()}
+    nested = {name: _changed(value, default) if isinstance(value, dict) and isinstance(default, dict) else value
+              for name, (value, default) in pairs.items()}
+    return {name: value for name, value in nested.items() if value != {} and value != pairs[name][1]}
+
+
 def detector_weights(config: cfg.ClassifierConfig) -> Path:
     """The weights file of the Mask R-CNN that the crops of ``config`` come from.
 
