@@ -36,6 +36,8 @@ class Train:
     """Folder of the run: config, metrics, checkpoints and weights. None makes runs/mask_rcnn-BACKBONE."""
     resume: bool = False
     """Go on from the newest checkpoint of the folder."""
+    dry_run: bool = False
+    """Print where each parameter lies on the devices and what the state takes of their memory, and end."""
 
     @classmethod
     def default(cls, option: Callable[[str], str | None]) -> "Train":
@@ -47,13 +49,21 @@ class Train:
         return cls(config=compact_all_classes() if recipe == "compact-all" else compact())
 
     def run(self) -> int:
-        from wbcjax.pipeline.detector_runs import train_detector
+        from wbcjax.pipeline.detector_runs import train_detector, with_classes_of
         from wbcjax.pipeline.process import set_up_process
         from wbcjax.pipeline.workdir import WEIGHTS
 
         set_up_process(self.config.data)
         workdir = self.workdir or Path("runs") / f"mask_rcnn-{self.config.model.backbone}"
         own = own_set(self.folder, self.classes)
+        if self.dry_run:
+            from wbcjax.models.mask_rcnn import build_detector
+            from wbcjax.training.layout import describe_sharding
+
+            config = self.config if own is None else with_classes_of(self.config, own)
+            model = build_detector(config.model, config.train.seed)
+            print(describe_sharding(model, config.optim, config.train, model.frozen_paths))
+            return 0
         if not train_detector(self.config, workdir, resume=self.resume, detection_set=own, title=workdir.name):
             print(f"wbcjax: interrupted, and saved in {workdir}; the same command with --resume --workdir {workdir} "
                   "goes on", file=sys.stderr)

@@ -24,6 +24,8 @@ class Train:
     """Folder of the run: config, metrics, checkpoints and weights. None makes runs/MODEL-INPUT."""
     resume: bool = False
     """Go on from the newest checkpoint of the folder."""
+    dry_run: bool = False
+    """Print where each parameter lies on the devices and what the state takes of their memory, and end."""
 
     def run(self) -> int:
         from wbcjax.pipeline.process import set_up_process
@@ -32,6 +34,14 @@ class Train:
 
         config = self.config
         set_up_process(config.data)
+        if self.dry_run:
+            from wbcjax.models import build
+            from wbcjax.training.layout import describe_sharding
+
+            model = build(config.model, config.train.seed)
+            frozen = model.stage_names[: config.model.frozen_stages]
+            print(describe_sharding(model, config.optim, config.train, frozen))
+            return 0
         workdir = self.workdir or Path("runs") / f"{config.model.name}-{config.input}"
         if not train_run(config, workdir, resume=self.resume, title=config.model.name):
             print(f"wbcjax: interrupted, and saved in {workdir}; the same command with --resume --workdir {workdir} "

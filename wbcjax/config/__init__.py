@@ -25,7 +25,7 @@ from wbcjax.config.detector import (
     MaskHeadConfig,
     RPNConfig,
 )
-from wbcjax.config.training import LoopConfig, OptimConfig, TrainConfig
+from wbcjax.config.training import LoopConfig, MeshConfig, OptimConfig, TrainConfig
 
 __all__ = [
     "NO_AUGMENT",
@@ -41,6 +41,7 @@ __all__ = [
     "DetectorModelConfig",
     "LoopConfig",
     "MaskHeadConfig",
+    "MeshConfig",
     "ModelConfig",
     "NoiseConfig",
     "OptimConfig",

@@ -38,6 +38,20 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class MeshConfig:
+    """How the devices share a training; batches are split over all ``data`` × ``fsdp`` of them."""
+
+    data: int | None = None
+    """Groups of devices that each hold a whole copy of the state; None makes as many as there are devices for."""
+    fsdp: int = 1
+    """Devices among which each copy of the large parameters, moments and averages is split; 1 splits none."""
+
+    def __post_init__(self):
+        require(self.data is None or self.data >= 1, "train.mesh.data", self.data, ">= 1 or None")
+        require(self.fsdp >= 1, "train.mesh.fsdp", self.fsdp, ">= 1")
+
+
+@dataclass(frozen=True)
 class LoopConfig:
     """The training loop of any model."""
 
@@ -57,6 +71,8 @@ class LoopConfig:
     log_every: int = 20
     """Steps between two lines of the metrics file."""
     tensorboard: bool = False
+    mesh: MeshConfig = MeshConfig()
+    """Devices to train on; a run's numbers do not depend on it."""
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "eval_every", "checkpoint_every", "log_every"):

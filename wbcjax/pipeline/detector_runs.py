@@ -17,10 +17,10 @@ from wbcjax.errors import DataError
 from wbcjax.models.mask_rcnn import MaskRCNN, build_detector
 from wbcjax.pipeline.inputs import data_root
 from wbcjax.pipeline.workdir import check_workdir, finish, has_checkpoint, stored_config, write_config
-from wbcjax.training import data_mesh, fit, merge, split
+from wbcjax.training import fit, merge, split
 from wbcjax.training.detector import detection_loss, evaluator
 from wbcjax.training.frozen_features import FeatureStream
-from wbcjax.training.mesh import check_batch_size
+from wbcjax.training.mesh import check_batch_size, training_mesh
 from wbcjax.training.weights import load_weights
 from wbcjax.typing import DETECTION_CLASS_NAMES
 
@@ -76,7 +76,7 @@ def train_detector(
         config = with_classes_of(config, detection_set)
     begun = has_checkpoint(workdir)
     check_workdir(workdir, config, resume=resume, begun=begun)
-    check_batch_size(config.train.batch_size, data_mesh())
+    check_batch_size(config.train.batch_size, training_mesh(config.train.mesh))
     model = build_detector(config.model, config.train.seed)  # refuses an unknown name before any image is read
     if config.weights is not None:
         from wbcjax.pipeline.detector_weights import start_from

@@ -28,10 +28,10 @@ from wbcjax.pipeline.workdir import (
 )
 from wbcjax.pretrained.source import find
 from wbcjax.pretrained.store import filled
-from wbcjax.training import classification_loss, data_mesh, evaluator, fit, merge, predict_logits, split
+from wbcjax.training import classification_loss, evaluator, fit, merge, predict_logits, split
 from wbcjax.training.classifier import class_weights
 from wbcjax.training.loop import Evaluate
-from wbcjax.training.mesh import check_batch_size
+from wbcjax.training.mesh import check_batch_size, training_mesh
 from wbcjax.training.optim import stage_rates
 from wbcjax.training.state import LossFn
 from wbcjax.training.weights import load_weights
@@ -169,7 +169,7 @@ def check_sizes(config: cfg.ClassifierConfig, train: Inputs) -> None:
     if config.train.batch_size > len(train):
         raise ConfigError(f"train.batch_size = {config.train.batch_size} is more than the {len(train)} training "
                           "images; lower it")
-    check_batch_size(config.train.batch_size, data_mesh())
+    check_batch_size(config.train.batch_size, training_mesh(config.train.mesh))
     if len(train.class_names) > config.model.num_classes:
         raise ConfigError(f"model.num_classes = {config.model.num_classes}, but the data has {len(train.class_names)} "
                           f"classes: {', '.join(train.class_names)}")

@@ -27,8 +27,8 @@ C = TypeVar("C", cfg.ClassifierConfig, cfg.DetectorConfig)
 
 
 def portable(config: Config) -> dict:
-    """The config as JSON without the folders of one machine: what identifies a run."""
-    values = _without_folders(config)
+    """The config as JSON without the folders and the devices of one machine: what identifies a run."""
+    values = _without_machine(config)
     if config.weights is not None:
         values["weights"] = _label_of_weights(config)
     if "detector" in values:
@@ -107,9 +107,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _without_folders(config: Config) -> dict:
+def _without_machine(config: Config) -> dict:
     values = cfg.to_dict(config)
-    del values["data"]["root"], values["data"]["cache_dir"]
+    del values["data"]["root"], values["data"]["cache_dir"], values["train"]["mesh"]
     return values
 
 
@@ -119,7 +119,7 @@ def is_finished(workdir: Path, config: Config) -> bool:
     if not path.is_file():
         return False
     try:
-        return _without_folders(cfg.from_dict(type(config), read_config(path))) == portable(config)
+        return _without_machine(cfg.from_dict(type(config), read_config(path))) == portable(config)
     except ConfigError:  # a field that is no more, or a run of another kind
         return False
 

@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from wbcjax.config import LoopConfig, OptimConfig
 from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.training.checkpoint import Checkpoints
 from wbcjax.training.early_stopping import EarlyStopping
 from wbcjax.training.interruption import interruption
-from wbcjax.training.mesh import check_batch_size, data_mesh, replicate, shard
+from wbcjax.training.layout import gather, layout_of
+from wbcjax.training.mesh import check_batch_size, replicate, shard, training_mesh
 from wbcjax.training.meters import Metrics, Throughput, Watch, require_finite
 from wbcjax.training.optim import make_optimizer, make_schedule
 from wbcjax.training.state import LossFn, State, StepFn, check_paths, eval_weights, init_state, make_step, split
@@ -73,7 +75,8 @@ def fit(
 
     Writes ``checkpoints/`` and ``metrics.jsonl`` under ``workdir``. Ctrl-C and SIGTERM finish the step, save, and
     return with ``interrupted`` set; ``resume`` continues from the newest checkpoint to results bit-identical to an
-    uninterrupted run on the same devices. Resuming a run that is over returns its result again.
+    uninterrupted run on the same devices, and on others, or another ``train.mesh``, to the same but for rounding.
+    Resuming a run that is over returns its result again.
 
     Parameters whose path begins with one of ``frozen`` (``"backbone/layer1"``) keep their values; see
     ``state.partition``. Those below one of ``rates`` learn at this factor times the rate; see ``optim.make_optimizer``.
@@ -89,10 +92,12 @@ def fit(
     graphdef, params, _ = split(model)
     check_paths(params, rates, "give a rate")
     optimizer = make_optimizer(optim, train.epochs * stream.steps_per_epoch, rates)
+    mesh = training_mesh(train.mesh)
+    state = init_state(model, optimizer, optim, train.seed, frozen)
+    layout = layout_of(state, mesh)
     (result,) = advance(
-        make_step(graphdef, optimizer, loss_fn, optim, frozen),
-        init_state(model, optimizer, optim, train.seed, frozen),
-        stream, optim=optim, train=train, workdir=workdir, evaluate=evaluate, resume=resume, title=title,
+        make_step(graphdef, optimizer, loss_fn, optim, frozen, layout), jax.device_put(state, layout), stream, mesh,
+        optim=optim, train=train, workdir=workdir, evaluate=evaluate, resume=resume, title=title,
     )
     return result
 
@@ -101,6 +106,7 @@ def advance(
     step_fn: StepFn,
     state: State,
     stream: Stream,
+    mesh: Mesh,
     *,
     optim: OptimConfig,
     train: LoopConfig,
@@ -113,19 +119,17 @@ def advance(
     """The loop itself, of ``fit`` and of ``seeds.fit_seeds``: a jitted step over the batches of a stream.
 
     Args:
-      state: the initial one; the step may destroy it.
+      state: the initial one, on the devices of ``mesh``; the step may destroy it.
       seeds: of several runs side by side, for which every array of state, batch and metrics has an axis first, except
         that the stream's ``batch_size`` is that of each run. Without, there is one run and no such axis.
 
     Returns:
       One result a run.
     """
-    mesh = data_mesh()
     check_batch_size(stream.batch_size, mesh)
     steps_per_epoch, total = stream.steps_per_epoch, train.epochs * stream.steps_per_epoch
     learning_rates = jax.vmap(make_schedule(optim, total))(jnp.arange(total) // optim.accumulate).tolist()
     runs, batch_axis, labels = max(len(seeds), 1), int(bool(seeds)), {"seed": list(seeds)} if seeds else {}
-    state = replicate(state, mesh)
     kept = EarlyStopping(train.patience, eval_weights(state))
     watch, throughput = Watch(stream.names), Throughput(runs * stream.batch_size)
     step = 0
@@ -172,7 +176,7 @@ def advance(
                 valid = {}
                 if evaluate is not None and (epoch % train.eval_every == 0 or step == total):
                     weights = eval_weights(state)
-                    valid = {f"valid_{name}": value for name, value in evaluate(*weights).items()}
+                    valid = {f"valid_{name}": value for name, value in evaluate(*gather(weights, mesh)).items()}
                     require_finite(step, valid, "in the validation fold")
                     kept.update(valid, weights)
                     writer.write(step, {"epoch": float(epoch), **valid})
@@ -185,7 +189,7 @@ def advance(
             if kept.exhausted:
                 progress.note(f"stopped early: no better validation loss for {kept.waited} evaluations")
 
-    weights = kept.weights or eval_weights(state)
+    weights = gather(kept.weights or eval_weights(state), mesh)
     over = step == total or kept.exhausted
     return [FitResult(*(jax.tree.map(lambda leaf: leaf[k], weights) if seeds else weights), step,  # noqa: B023
                       interrupted=not over, metrics=metrics)

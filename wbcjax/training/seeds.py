@@ -12,7 +12,9 @@ from jaxtyping import Array
 
 from wbcjax.config import LoopConfig, OptimConfig
 from wbcjax.errors import CheckpointError, ConfigError
+from wbcjax.training.layout import layout_of
 from wbcjax.training.loop import FitResult, Stream, advance
+from wbcjax.training.mesh import training_mesh
 from wbcjax.training.optim import make_optimizer
 from wbcjax.training.state import LossFn, State, StepFn, check_paths, init_state, split, step_function
 
@@ -67,18 +69,23 @@ def _same(one: Any, other: Any) -> bool:
         a is b for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-def side_by_side(step: StepFn) -> StepFn:
+def side_by_side(step: StepFn, layout: State, layouts: State) -> StepFn:
     """The compiled step of several runs, whose states, batches and metrics are stacked; resident data is common to all.
 
     It is given its states for good. On accelerators the runs are one batched computation. On a CPU, whose cores a
     single run keeps busy, they take turns with one compiled step, that of ``fit``, to the same bits: batched
     convolutions become grouped ones there, three to four times as slow, and a loop inside the program (``lax.map``)
     takes a third longer.
+
+    Args:
+      layout: of the state of one run, on the devices.
+      layouts: of the stacked states.
     """
+    whole = layout["step"]
     if jax.default_backend() != "cpu":
-        return jax.jit(jax.vmap(step, in_axes=(0, None, 0)), donate_argnums=0)
-    step_of_one = jax.jit(step, donate_argnums=0)
-    stacked, unstacked = jax.jit(_stacked), jax.jit(_unstacked)
+        return jax.jit(jax.vmap(step, in_axes=(0, None, 0)), donate_argnums=0, out_shardings=(layouts, whole))
+    step_of_one = jax.jit(step, donate_argnums=0, out_shardings=(layout, whole))
+    stacked, unstacked = jax.jit(_stacked, out_shardings=(layouts, whole)), jax.jit(_unstacked)
 
     def in_turn(states: State, resident: Any, batches: Any) -> tuple[State, dict[str, Array]]:
         pairs = zip(unstacked(states), unstacked(batches), strict=True)
@@ -140,7 +147,10 @@ def fit_seeds(
     check_paths(params, rates, "give a rate")
     optimizer = make_optimizer(optim, train.epochs * stream.steps_per_epoch, rates)
     states = [init_state(model, optimizer, optim, seed, frozen) for model, seed in zip(models, seeds, strict=True)]
+    mesh, state = training_mesh(train.mesh), _stacked(states)
+    layout, layouts = layout_of(states[0], mesh), layout_of(state, mesh, stacked=True)
+    step = step_function(graphdef, optimizer, loss_fn, optim, frozen, layout)
     return advance(
-        side_by_side(step_function(graphdef, optimizer, loss_fn, optim, frozen)), _stacked(states), stream,
+        side_by_side(step, layout, layouts), jax.device_put(state, layouts), stream, mesh,
         optim=optim, train=train, workdir=workdir, seeds=tuple(seeds), resume=resume, title=title,
     )

@@ -127,6 +127,7 @@ def step_function(
     loss_fn: LossFn,
     config: OptimConfig,
     frozen: tuple[str, ...] = (),
+    layout: State | None = None,
 ) -> StepFn:
     """One training step as a pure function, to be compiled.
 
@@ -135,18 +136,30 @@ def step_function(
     for bit what they are.
 
     Everything random derives from the state's key and step, so a resumed run repeats exactly.
+
+    Args:
+      layout: the sharding of each array of the state (``layout.layout_of``). Where some are split, each device has all
+        parameters while it computes on its images, and the gradients of its part afterwards.
     """
+    is_split = layout is not None and layout["step"].mesh.shape["fsdp"] > 1
+
+    def whole(params):
+        return jax.lax.with_sharding_constraint(params, layout["step"]) if is_split else params
+
+    def in_parts(grads):
+        return jax.lax.with_sharding_constraint(grads, partition(layout["params"], frozen)[0]) if is_split else grads
 
     def step(state: State, resident: Any, batch: Any) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), state["step"])
         trained, fixed = partition(state["params"], frozen)
 
         def objective(trained):
-            model = merge(graphdef, join(trained, fixed), state["stats"], training=True)
+            model = merge(graphdef, whole(join(trained, fixed)), state["stats"], training=True)
             loss, metrics = loss_fn(model, resident, batch, key)
             return loss, (metrics, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
         (loss, (metrics, stats)), grads = jax.value_and_grad(objective, has_aux=True)(trained)
+        grads = in_parts(grads)
         updates, opt_state = optimizer.update(grads, state["opt_state"], trained)
         trained = optax.apply_updates(trained, updates)
         params = join(trained, fixed)
@@ -179,6 +192,12 @@ def make_step(
     loss_fn: LossFn,
     config: OptimConfig,
     frozen: tuple[str, ...] = (),
+    layout: State | None = None,
 ) -> StepFn:
-    """The jitted ``step_function``; it is given its state for good: the buffers are used again."""
-    return jax.jit(step_function(graphdef, optimizer, loss_fn, config, frozen), donate_argnums=0)
+    """The jitted ``step_function``; it is given its state for good: the buffers are used again.
+
+    With a ``layout`` the new state lies like that, and the metrics are whole on each device.
+    """
+    outputs = None if layout is None else (layout, layout["step"])
+    step = step_function(graphdef, optimizer, loss_fn, config, frozen, layout)
+    return jax.jit(step, donate_argnums=0, out_shardings=outputs)
