@@ -33,8 +33,11 @@ from wbcjax.files import parse_json, write_text
 Number = int | float | np.number | np.ndarray | jax.Array  # arrays of no axes
 
 BACKBONES = ("vgg16", "vgg16_bn", "resnet18", "resnet34", "resnet50", "resnet101", "inception_v3", "compact")
-MODELS = ("lenet", "custom1", "custom2", *BACKBONES, "color", *(f"mask_rcnn_{backbone}" for backbone in BACKBONES),
-          "data")
+HANDMADE = ("knn", "svm", "mlp")
+LITERATURE = (*HANDMADE, "double_conv", "capsule")
+"""Methods of other papers, rerun: classifiers of hand-made features, and networks."""
+MODELS = ("lenet", "custom1", "custom2", *LITERATURE, *BACKBONES, "color",
+          *(f"mask_rcnn_{backbone}" for backbone in BACKBONES), "denoiser", "data")
 """Who a figure belongs to; ``data`` is no model, but the data set itself."""
 
 INPUTS = ("whole", "roi")
@@ -46,17 +49,24 @@ METRICS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("mean_iou", "min_iou", "max_iou", "median_iou", "iou_fraction"), (0, 1)),
     **dict.fromkeys(("mask_iou", "median_mask_iou"), (0, 1)),
     "std_iou": (0, 0.5),
-    **dict.fromkeys(("retention", "loss", "confusion", "missed", "images", "cells"), (0, math.inf)),
+    "missed_share": (0, 1),
+    "psnr": (0, math.inf),
+    **dict.fromkeys(("retention", "loss", "confusion", "missed", "images", "cells", "originals"), (0, math.inf)),
     **dict.fromkeys(("false_positives", "side_std"), (0, math.inf)),
     **dict.fromkeys(("ms_per_image", "images_per_s"), (0, math.inf)),
+    **dict.fromkeys(("nll", "temperature", "set_size"), (0, math.inf)),
+    "brier": (0, 2),
+    **dict.fromkeys(("adaptive_ece", "chance_ece", "bin_accuracy", "coverage", "singletons"), (0, 1)),
+    **dict.fromkeys(("aurc", "selective_accuracy", "accepted", "auroc", "fpr95", "true_positive_rate"), (0, 1)),
 }
 """Every metric's name and range. ``retention``: accuracy with noise over accuracy without. ``confusion``:
 images of class ``true`` predicted as class ``predicted``. ``missed``: images without a predicted box, or cells
 without one (``unit``: image or cell). ``false_positives``: predicted boxes without a cell. ``ap…``: of boxes or
 masks (``kind``), of one class (``class_name``) or the mean over them. ``mask_iou``: mean over the true masks.
 ``iou_fraction``: share of the images whose IoU lies between ``bin_low`` and ``bin_high``.
+``missed_share``: of the images, those without a predicted box. ``psnr``: peak signal-to-noise ratio, in decibels.
 ``side_std``: deviation of a side of the published boxes, in pixels.
-``source_accuracy``: accuracy on the copies of one original."""
+``source_accuracy``: accuracy on the copies of one original. ``originals``: how many, of the ``part`` named."""
 
 PAPER: dict[tuple[str, str, str], float] = {
     ("vgg16", "whole", "accuracy"): 0.484,

@@ -8,7 +8,7 @@ A class of few originals makes its interval narrow and coarse (four monocyte ori
 samples, a single one only itself): intervals are then too short, as those of any percentile bootstrap.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +64,42 @@ def bootstrap(
     tail = (1 - level) / 2
     low, high = np.quantile(np.asarray(statistic(sums), np.float64), [tail, 1 - tail])
     return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def bootstrap_images(
+    statistic: Callable,
+    sources: Sequence[str],
+    strata: Int[np.ndarray, "n"],
+    *,
+    n_boot: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """As ``bootstrap``, of a statistic that is no function of sums over originals, such as one of ranks.
+
+    Args:
+      statistic: maps weights of the images ``(n_boot, n)``, how often each stands in the sample, to ``(n_boot,)``.
+      sources: the original of each image.
+      strata: the class of each image; that of an original is its first image's.
+
+    Raises:
+      DataError: there is no image, or lengths differ.
+    """
+    if not len(sources) or len(strata) != len(sources):
+        raise DataError(f"{len(sources)} sources and {len(strata)} strata: give one of each per image, and at least "
+                        "one image")
+    index = groups_of(sources)
+    _, first = np.unique(index, return_index=True)
+    weights = resample(strata[first], n_boot, seed)[:, index]
+    value = float(statistic(np.ones((1, len(index))))[0])
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.asarray(statistic(weights), np.float64), [tail, 1 - tail])
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def groups_of(sources: Sequence[str]) -> Int[np.ndarray, "n"]:
+    """Number of the original of each image, in the order of their names."""
+    return np.unique(np.asarray(sources, str), return_inverse=True)[1]
 
 
 def resample(
