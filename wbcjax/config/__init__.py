@@ -17,6 +17,7 @@ from wbcjax.config.classifier import (
     first_stage,
 )
 from wbcjax.config.data import ColorRoiConfig, CropConfig, DataConfig
+from wbcjax.config.denoiser import DenoiserConfig, DenoiserModelConfig
 from wbcjax.config.detector import (
     BoxHeadConfig,
     DetectionAugmentConfig,
@@ -36,6 +37,8 @@ __all__ = [
     "ColorRoiConfig",
     "CropConfig",
     "DataConfig",
+    "DenoiserConfig",
+    "DenoiserModelConfig",
     "DetectionAugmentConfig",
     "DetectorConfig",
     "DetectorModelConfig",

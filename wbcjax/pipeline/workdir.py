@@ -1,4 +1,4 @@
-"""The folder of a training run, of a classifier or a detector: what lies there, whose run it is, and how it ends."""
+"""The folder of a training run, whatever it trains: what lies there, whose run it is, and how it ends."""
 
 import hashlib
 import importlib.util
@@ -22,14 +22,20 @@ SUMMARY = "summary.json"
 PACKAGED = Path(str(resources.files("wbcjax") / "weights" / "compact-wbc.safetensors"))
 """Weights of the compact detector of white cells that comes with the package."""
 
-Config = cfg.ClassifierConfig | cfg.DetectorConfig
-C = TypeVar("C", cfg.ClassifierConfig, cfg.DetectorConfig)
+Config = cfg.ClassifierConfig | cfg.DetectorConfig | cfg.DenoiserConfig
+C = TypeVar("C", cfg.ClassifierConfig, cfg.DetectorConfig, cfg.DenoiserConfig)
+USES = {
+    cfg.DetectorConfig: ("detector", "`wbcjax detect` takes them"),
+    cfg.DenoiserConfig: ("denoiser", "wbcjax.pipeline.denoiser.load_denoiser takes them"),
+    cfg.ClassifierConfig: ("classifier", "`wbcjax predict` takes them"),
+}
+"""What each kind of run trains, and who takes its weights."""
 
 
 def portable(config: Config) -> dict:
     """The config as JSON without the folders and the devices of one machine: what identifies a run."""
     values = _without_machine(config)
-    if config.weights is not None:
+    if getattr(config, "weights", None) is not None:
         values["weights"] = _label_of_weights(config)
     if "detector" in values:
         crops_by_it = values["roi_source"] == "mask_rcnn"
@@ -197,10 +203,10 @@ def stored_config(cls: type[C], path: Path) -> tuple[Path, C]:
     """
     path = path / WEIGHTS if path.is_dir() else path
     values = read_config(path)
-    of_detector = "annotations" in values
-    if of_detector != (cls is cfg.DetectorConfig):
-        raise CheckpointError(f"{path}: the weights of a {'detector' if of_detector else 'classifier'}; "
-                              f"`wbcjax {'detect' if of_detector else 'predict'}` takes them")
+    kind = (cfg.DetectorConfig if "annotations" in values
+            else cfg.DenoiserConfig if "max_alpha" in values else cfg.ClassifierConfig)
+    if kind is not cls:
+        raise CheckpointError("{}: the weights of a {}; {}".format(path, *USES[kind]))
     try:
         return path, cfg.from_dict(cls, values)
     except ConfigError as error:
