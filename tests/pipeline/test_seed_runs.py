@@ -19,7 +19,7 @@ from wbcjax.pipeline.workdir import CONFIG, SUMMARY, WEIGHTS, is_finished
 from wbcjax.training.seeds import SeedStreams
 
 SEEDS = (0, 2)
-TIMES = ("images_per_second", "input_wait", "compile_seconds", "wall_time")
+TIMES = ("images_per_second", "input_wait", "compile_seconds", "flops_per_second", "peak_share", "wall_time")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ LABELS = np.arange(12) % 3
 NAMES = [f"cell_{i}.png" for i in range(12)]
 TRAIN = TrainConfig(epochs=4, batch_size=4, log_every=2, label_smoothing=0.0, mixup=0.0)  # three steps an epoch
 OPTIM = OptimConfig(learning_rate=0.01, ema_decay=0.9)
-TIMES = ("images_per_second", "input_wait", "compile_seconds")
+TIMES = ("images_per_second", "input_wait", "compile_seconds", "flops_per_second", "peak_share")
 
 
 class Tiny(nnx.Module):
@@ -128,6 +129,17 @@ def test_speed_leaves_out_the_compilation(whole):
         assert "compile_seconds" not in line
         assert line["images_per_second"] > 0
         assert 0 <= line["input_wait"] <= 1
+        # Forward, and the gradients of kernel and input: batch norm's parameters need the latter.
+        assert line["flops_per_second"] == pytest.approx(3 * 2 * 48 * 3 * line["images_per_second"])
+        assert line["peak_share"] > 0
+
+
+def test_a_run_ends_with_a_line_of_its_speed(tmp_path, capsys):
+    run(tmp_path, train=replace(TRAIN, epochs=1))
+    *_, last = capsys.readouterr().err.splitlines()
+    number = r"[\d,.]+(e-\d+)?"
+    assert re.fullmatch(rf"train: {number} images/s  {number} GFLOP/s  {number}% of peak  {number}% input wait  "
+                        rf"compiled in {number} s", last)
 
 
 def test_the_model_given_is_left_as_it_was(tmp_path):
@@ -341,26 +353,49 @@ def test_a_validation_loss_that_is_not_finite_is_named(tmp_path):
 
 
 def test_the_step_is_compiled_once(tmp_path, monkeypatch):
-    """Over several epochs with evaluation and checkpoints, and after a resume."""
-    steps, traces = [], []
-
-    def make_step(*args):
-        steps.append(step := loop_make_step(*args))
-        return step
-
-    loop_make_step = loop.make_step
-    monkeypatch.setattr(loop, "make_step", make_step)
+    """Over several epochs with evaluation and checkpoints, and after a resume; nothing but that is called."""
+    steps, traces, compile_step = [], [], loop.compile_step
     plain = classification_loss(NO_AUGMENT, TRAIN, num_classes=3)
+
+    def recording(*args):
+        steps.append(compile_step(*args))
+        return steps[-1]
 
     def loss_fn(*args):
         traces.append(len(steps))
         return plain(*args)
 
+    monkeypatch.setattr(loop, "compile_step", recording)
     ask = lambda: signal.raise_signal(signal.SIGTERM)  # noqa: E731
     run(tmp_path, stopping_after(device_stream(), 7, ask), loss_fn=loss_fn, evaluate=losses(0.3, 0.2, 0.1))
     run(tmp_path, loss_fn=loss_fn, evaluate=losses(0.3, 0.2, 0.1), resume=True)
-    assert [step._cache_size() for step in steps] == [1, 1]
-    assert traces == [1, 2]
+    assert traces == [0, 1]
+    assert [type(step.call) for step in steps] == [jax.stages.Compiled] * 2
+
+
+@pytest.mark.parametrize(("epochs", "batch_size"), [(1, 2), (2, 4)])
+def test_a_profile_shows_steps_in_the_middle_of_the_first_epoch(tmp_path, monkeypatch, epochs, batch_size):
+    """Three of six, or all there are; they are in no speed, and the numbers are those of any run."""
+    traced, annotation = [], jax.profiler.StepTraceAnnotation
+
+    def recording(name, step_num):
+        traced.append(step_num)
+        return annotation(name, step_num=step_num)
+
+    monkeypatch.setattr(jax.profiler, "StepTraceAnnotation", recording)
+    train = replace(TRAIN, epochs=epochs, batch_size=batch_size, profile=True)
+    streams = [DeviceStream(IMAGES, LABELS, NAMES, batch_size=batch_size, seed=0) for _ in range(2)]
+    run(tmp_path / "traced", streams[0], train=train)
+    assert traced == ([1, 2, 3] if batch_size == 2 else [0, 1, 2])
+    (file,) = (tmp_path / "traced" / "profile").rglob("*.xplane.pb")
+    assert file.stat().st_size > 0
+    lines = [json.loads(line) for line in (tmp_path / "traced" / "metrics.jsonl").read_text().splitlines()]
+    slow = [line["step"] for line in lines if "images_per_second" not in line]
+    assert slow == ([2, 4] if batch_size == 2 else [2, 3])
+    assert "compile_seconds" in lines[0]
+    run(tmp_path / "plain", streams[1], train=replace(train, profile=False))
+    assert records(tmp_path / "traced") == records(tmp_path / "plain")
+    assert not (tmp_path / "plain" / "profile").exists()
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path):

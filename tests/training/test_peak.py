@@ -1,9 +1,11 @@
 """The peak of a device: by the name that JAX gives it, or measured."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from wbcjax.training import peak
-from wbcjax.training.peak import known_peak, measured_peak, peak_flops
+from wbcjax.training.peak import known_peak, measured_peak, peak_flops, peak_together
 
 
 @pytest.mark.parametrize(("kind", "dtype", "expected"), [
@@ -36,3 +38,21 @@ def test_measured_peak_is_that_of_the_fastest_product():
 def test_peak_of_this_device(monkeypatch):
     monkeypatch.setattr(peak, "measured_peak", lambda dtype: 7.0)
     assert peak_flops() == 7.0
+
+
+def devices(platform, kind, processes):
+    return [SimpleNamespace(platform=platform, device_kind=kind, process_index=process) for process in processes]
+
+
+@pytest.mark.parametrize(("platform", "kind", "processes", "expected"), [
+    ("gpu", "NVIDIA H100 80GB HBM3", (0, 0, 1, 1), 4 * 494e12),
+    ("gpu", "NVIDIA GeForce RTX 3090", (0, 0), None),
+    ("cpu", "cpu", (0, 0, 0, 0), 7.0),
+    ("cpu", "cpu", (0, 0, 1, 1), 14.0),
+])
+def test_peak_of_devices_together(monkeypatch, platform, kind, processes, expected):
+    """CPU devices of a process share its cores."""
+    peak._measured_briefly.cache_clear()
+    monkeypatch.setattr(peak, "measured_peak", lambda dtype, sides: 7.0)
+    assert peak_together(devices(platform, kind, processes)) == expected
+    peak._measured_briefly.cache_clear()

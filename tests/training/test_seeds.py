@@ -68,7 +68,7 @@ def run(workdir, *, streams=None, chosen=SEEDS, train=TRAIN, loss_fn=LOSS, **opt
 def records(workdir, seed=None):
     """Lines of the metrics file without times, of one seed without its name."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    times = ("images_per_second", "input_wait", "compile_seconds")
+    times = ("images_per_second", "input_wait", "compile_seconds", "flops_per_second", "peak_share")
     lines = [{k: v for k, v in line.items() if k not in times} for line in lines]
     return lines if seed is None else [{k: v for k, v in line.items() if k != "seed"} for line in lines
                                        if line["seed"] == seed]

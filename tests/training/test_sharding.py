@@ -138,7 +138,7 @@ def test_dry_runs_print_the_table_and_train_nothing(tmp_path, monkeypatch, capsy
 
 @pytest.mark.parametrize("config", [cfg.ClassifierConfig(), cfg.DetectorConfig()])
 def test_the_devices_are_no_part_of_a_run_s_identity(config):
-    elsewhere = replace(config, train=replace(config.train, mesh=cfg.MeshConfig(data=8, fsdp=8)))
+    elsewhere = replace(config, train=replace(config.train, mesh=cfg.MeshConfig(data=8, fsdp=8), profile=True))
     assert portable(elsewhere) == portable(config)
     assert cfg.from_dict(type(config), portable(elsewhere)).train == config.train
 

@@ -63,14 +63,20 @@ def test_without_a_terminal_the_console_gets_one_line_with_the_time_left(capsys)
     progress = ConsoleProgress("lenet", total=20, start=10)
     progress._since -= 60  # five of the ten steps took a minute
     progress.update(15, 0.5, {"images_per_second": 1234.5})
-    progress.line("epoch 3/4", 15, {"loss": 0.51239, "valid_loss": 2.0})
-    progress.line("epoch 4/4", 20, {"loss": 0.5})
+    progress.line("epoch 3/4", 15, {"loss": 0.51239, "valid_loss": 2.0},
+                  {"images_per_second": 1234.5, "input_wait": 0.034, "flops_per_second": 2.5e12, "peak_share": 0.125,
+                   "compile_seconds": 7.25})
+    progress.line("epoch 4/4", 20, {"loss": 0.5}, {"flops_per_second": 2.5e9})
+    progress.speed({})
+    progress.speed({"images_per_second": 99.6, "input_wait": 0.5, "compile_seconds": 2.0})
     progress.note("stopped early")
     progress.close()
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "lenet: epoch 3/4  loss 0.5124  valid_loss 2  0:01:00 left",
-        "lenet: epoch 4/4  loss 0.5",
+        "lenet: epoch 3/4  loss 0.5124  valid_loss 2  1,234 images/s  2,500 GFLOP/s  12% of peak  3% input wait  "
+        "compiled in 7.2 s  0:01:00 left",
+        "lenet: epoch 4/4  loss 0.5  2.5 GFLOP/s",
+        "lenet: 100 images/s  – GFLOP/s  – of peak  50% input wait  compiled in 2.0 s",
         "lenet: stopped early",
     ]
 
@@ -81,7 +87,7 @@ def test_other_processes_write_nothing(tmp_path, monkeypatch, capsys):
     writer.write(1, {"loss": 1.0})
     writer.close()
     progress = ConsoleProgress("lenet", total=2)
-    progress.line("epoch 1/1", 2, {})
+    progress.line("epoch 1/1", 2, {}, {})
     progress.close()
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().err == ""

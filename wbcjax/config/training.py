@@ -73,6 +73,9 @@ class LoopConfig:
     tensorboard: bool = False
     mesh: MeshConfig = MeshConfig()
     """Devices to train on; a run's numbers do not depend on it."""
+    profile: bool = False
+    """Trace a few steps in the middle of the first epoch into the run's folder profile/, for TensorBoard, XProf or
+    Perfetto."""
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "eval_every", "checkpoint_every", "log_every"):

@@ -115,7 +115,7 @@ def file_digest(path: Path) -> str:
 
 def _without_machine(config: Config) -> dict:
     values = cfg.to_dict(config)
-    del values["data"]["root"], values["data"]["cache_dir"], values["train"]["mesh"]
+    del values["data"]["root"], values["data"]["cache_dir"], values["train"]["mesh"], values["train"]["profile"]
     return values
 
 

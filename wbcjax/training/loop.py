@@ -1,5 +1,6 @@
 """The training loop, used by every model: a linear script from the first batch to the last checkpoint."""
 
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ from jax.sharding import Mesh
 from wbcjax.config import LoopConfig, OptimConfig
 from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.training.checkpoint import Checkpoints
+from wbcjax.training.compilation import Compile, compile_step
 from wbcjax.training.early_stopping import EarlyStopping
 from wbcjax.training.interruption import interruption
 from wbcjax.training.layout import gather, layout_of
 from wbcjax.training.mesh import check_batch_size, replicate, shard, training_mesh
 from wbcjax.training.meters import Metrics, Throughput, Watch, require_finite
 from wbcjax.training.optim import make_optimizer, make_schedule
-from wbcjax.training.state import LossFn, State, StepFn, check_paths, eval_weights, init_state, make_step, split
+from wbcjax.training.peak import peak_together
+from wbcjax.training.profile import Profile
+from wbcjax.training.state import LossFn, State, check_paths, eval_weights, init_state, make_step, split
 from wbcjax.training.writers import ConsoleProgress, MetricsWriter
 
 
@@ -95,15 +99,16 @@ def fit(
     mesh = training_mesh(train.mesh)
     state = init_state(model, optimizer, optim, train.seed, frozen)
     layout = layout_of(state, mesh)
+    step = make_step(graphdef, optimizer, loss_fn, optim, frozen, layout)
     (result,) = advance(
-        make_step(graphdef, optimizer, loss_fn, optim, frozen, layout), jax.device_put(state, layout), stream, mesh,
+        functools.partial(compile_step, step), jax.device_put(state, layout), stream, mesh,
         optim=optim, train=train, workdir=workdir, evaluate=evaluate, resume=resume, title=title,
     )
     return result
 
 
 def advance(
-    step_fn: StepFn,
+    compile_for: Compile,
     state: State,
     stream: Stream,
     mesh: Mesh,
@@ -116,9 +121,10 @@ def advance(
     resume: bool,
     title: str,
 ) -> list[FitResult]:
-    """The loop itself, of ``fit`` and of ``seeds.fit_seeds``: a jitted step over the batches of a stream.
+    """The loop itself, of ``fit`` and of ``seeds.fit_seeds``: a step over the batches of a stream.
 
     Args:
+      compile_for: makes the step, once, for the first batch.
       state: the initial one, on the devices of ``mesh``; the step may destroy it.
       seeds: of several runs side by side, for which every array of state, batch and metrics has an axis first, except
         that the stream's ``batch_size`` is that of each run. Without, there is one run and no such axis.
@@ -131,8 +137,9 @@ def advance(
     learning_rates = jax.vmap(make_schedule(optim, total))(jnp.arange(total) // optim.accumulate).tolist()
     runs, batch_axis, labels = max(len(seeds), 1), int(bool(seeds)), {"seed": list(seeds)} if seeds else {}
     kept = EarlyStopping(train.patience, eval_weights(state))
-    watch, throughput = Watch(stream.names), Throughput(runs * stream.batch_size)
-    step = 0
+    watch = Watch(stream.names)
+    throughput = Throughput(runs * stream.batch_size, functools.partial(peak_together, list(mesh.devices.flat)))
+    step, compiled, speed = 0, None, {}
 
     with closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
         if resume:
@@ -153,23 +160,29 @@ def advance(
         with (
             closing(MetricsWriter(workdir, resume_step=step, tensorboard=train.tensorboard)) as writer,
             closing(ConsoleProgress(title, total, step)) as progress,
+            closing(Profile(workdir / "profile" if train.profile else None, steps_per_epoch)) as profile,
             interruption() as stop,
         ):
             throughput.restart()
             while step < total and not kept.exhausted and not stop.agreed(step % train.log_every == 0):
                 batch = throughput.next(stream)
-                state, metrics = step_fn(state, resident, shard(batch, mesh, batch_axis))
+                arguments = state, resident, shard(batch, mesh, batch_axis)
+                if compiled is None:
+                    compiled = compile_for(*arguments)
+                    throughput.compiled(compiled)
+                state, metrics = profile.call(compiled.call, step, *arguments)
                 step += 1
                 watch.put(step, metrics, batch)
-                throughput.count(metrics)
+                throughput.restart() if profile.covers(step - 1) else throughput.count()
                 epoch_ends = step % steps_per_epoch == 0
                 if step % train.log_every == 0 or epoch_ends:
                     watch.flush()
-                    speed = throughput.read()
+                    rates = throughput.read()
+                    speed |= rates
                     for line in by_run(labels | {"epoch": step / steps_per_epoch, **watch.last,
-                                                 "learning_rate": learning_rates[step - 1], **speed}, runs):
+                                                 "learning_rate": learning_rates[step - 1], **rates}, runs):
                         writer.write(step, line)
-                    progress.update(step, mean_of_runs(watch.last)["loss"], speed)
+                    progress.update(step, mean_of_runs(watch.last)["loss"], rates)
                 if not epoch_ends:
                     continue
                 epoch = step // steps_per_epoch
@@ -182,12 +195,14 @@ def advance(
                     writer.write(step, {"epoch": float(epoch), **valid})
                 if epoch % train.checkpoint_every == 0:
                     save()
-                progress.line(f"epoch {epoch}/{train.epochs}", step, mean_of_runs(watch.last) | valid)
+                progress.line(f"epoch {epoch}/{train.epochs}", step, mean_of_runs(watch.last) | valid, speed)
+                speed = {}
                 throughput.restart()
             watch.flush()
             save()
             if kept.exhausted:
                 progress.note(f"stopped early: no better validation loss for {kept.waited} evaluations")
+            progress.speed(throughput.overall())
 
     weights = gather(kept.weights or eval_weights(state), mesh)
     over = step == total or kept.exhausted

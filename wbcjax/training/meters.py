@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from wbcjax.errors import NonFiniteError
+from wbcjax.training.compilation import CompiledStep
 
 Metrics = dict[str, float | list[float]]
 """Numbers by name: of one run, or of each of several side by side."""
@@ -57,12 +58,21 @@ def require_finite(step: int, metrics: Metrics, where: str) -> None:
 
 
 class Throughput:
-    """Images per second between two readings, without compilation, evaluation and checkpoints."""
+    """Speed between two readings, without compilation, evaluation, checkpoints and the profiler.
 
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._compiled = False
+    A reading has ``images_per_second``; ``input_wait``, the share of the time in which the stream was waited for;
+    ``flops_per_second``, the model's FLOPs that all devices did together (``flops.count_flops``); and ``peak_share``,
+    the time that these would take at the devices' peak over that which passed. FLOPs that cannot be counted, and the
+    share of a peak that is not known, are left out.
+    """
+
+    def __init__(self, batch_size: int, peak: Callable[[str], float | None]):
+        """``peak`` gives the FLOP/s of all devices together for a type of numbers; they share ``batch_size`` images."""
+        self._batch_size, self._peak = batch_size, peak
         self._compilation: dict[str, float] = {}
+        self._flops: dict[str, int] | None = None
+        self._at_peak: float | None = None
+        self._all = (0, 0.0, 0.0)
         self.restart()
 
     def restart(self) -> None:
@@ -76,25 +86,37 @@ class Throughput:
         self._waiting += time.perf_counter() - before
         return batch
 
-    def count(self, metrics: dict[str, jax.Array]) -> None:
-        """Count a step that was handed to the device; wait for the first one, which compiles."""
-        if self._compiled:
-            self._steps += 1
-            return
-        jax.block_until_ready(metrics)
-        self._compilation = {"compile_seconds": time.perf_counter() - self._since - self._waiting}
-        self._compiled = True
+    def compiled(self, step: CompiledStep) -> None:
+        """Take note of the step, and leave out the time until now."""
+        self._compilation, self._flops = {"compile_seconds": step.seconds}, step.flops
+        self._compile_seconds = step.seconds
+        peaks = {kind: self._peak(kind) for kind in self._flops or {}}
+        if peaks and all(peaks.values()):
+            self._at_peak = sum(count / peaks[kind] for kind, count in self._flops.items())
         self.restart()
+
+    def count(self) -> None:
+        """Count a step that was handed to the device."""
+        self._steps += 1
 
     def read(self) -> dict[str, float]:
-        """Images per second and the share of time spent waiting for input; call when the steps are done.
-
-        The first reading has the time of the first step instead, or besides if there were more steps.
-        """
-        rates, self._compilation = self._compilation, {}
-        if self._steps:
-            seconds = time.perf_counter() - self._since
-            rates |= {"images_per_second": self._steps * self._batch_size / seconds,
-                      "input_wait": self._waiting / seconds}
+        """The numbers since the last reading; call when the steps are done. The first has ``compile_seconds`` too."""
+        compilation, self._compilation = self._compilation, {}
+        now = self._steps, time.perf_counter() - self._since, self._waiting
+        self._all = tuple(map(sum, zip(self._all, now, strict=True))) if self._steps else self._all
         self.restart()
+        return compilation | self._rates(*now)
+
+    def overall(self) -> dict[str, float]:
+        """The numbers of all readings together, with ``compile_seconds``; empty before the first."""
+        return {**self._rates(*self._all), "compile_seconds": self._compile_seconds} if self._all[0] else {}
+
+    def _rates(self, steps: int, seconds: float, waiting: float) -> dict[str, float]:
+        if not steps:
+            return {}
+        rates = {"images_per_second": steps * self._batch_size / seconds, "input_wait": waiting / seconds}
+        if self._flops:
+            rates["flops_per_second"] = steps * sum(self._flops.values()) / seconds
+        if self._at_peak is not None:
+            rates["peak_share"] = steps * self._at_peak / seconds
         return rates

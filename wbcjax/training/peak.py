@@ -1,7 +1,10 @@
 """What a device computes at best: the yardstick for the operations that a training step achieves."""
 
+import functools
 import re
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,3 +67,20 @@ def peak_flops(dtype: str = "float32") -> float | None:
     """FLOP/s of the default device at best: by its data sheet, of a CPU as measured, None for others."""
     device = jax.devices()[0]
     return measured_peak(dtype) if device.platform == "cpu" else known_peak(device.device_kind, dtype)
+
+
+def peak_together(devices: Sequence[Any], dtype: str = "float32") -> float | None:
+    """FLOP/s of these devices of one kind together, as ``peak_flops`` has it for one.
+
+    CPU devices of one process share its cores: each process counts once, with the peak that this one measures in a
+    tenth of a second when it is first asked.
+    """
+    if devices[0].platform == "cpu":
+        return len({device.process_index for device in devices}) * _measured_briefly(dtype)
+    each = known_peak(devices[0].device_kind, dtype)
+    return None if each is None else len(devices) * each
+
+
+@functools.cache
+def _measured_briefly(dtype: str) -> float:
+    return measured_peak(dtype, sides=(512, 1024))

@@ -1,6 +1,8 @@
 """Several runs that differ in their seed alone, side by side in one process that holds the data once."""
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from jaxtyping import Array
 
 from wbcjax.config import LoopConfig, OptimConfig
 from wbcjax.errors import CheckpointError, ConfigError
+from wbcjax.training.compilation import Compile, CompiledStep, compile_step
 from wbcjax.training.layout import layout_of
 from wbcjax.training.loop import FitResult, Stream, advance
-from wbcjax.training.mesh import training_mesh
+from wbcjax.training.mesh import batch_sharding, training_mesh
 from wbcjax.training.optim import make_optimizer
 from wbcjax.training.state import LossFn, State, StepFn, check_paths, init_state, split, step_function
 
@@ -69,8 +72,8 @@ def _same(one: Any, other: Any) -> bool:
         a is b for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-def side_by_side(step: StepFn, layout: State, layouts: State) -> StepFn:
-    """The compiled step of several runs, whose states, batches and metrics are stacked; resident data is common to all.
+def side_by_side(step: StepFn, layout: State, layouts: State) -> Compile:
+    """The step of several runs, whose states, batches and metrics are stacked; resident data is common to all.
 
     It is given its states for good. On accelerators the runs are one batched computation. On a CPU, whose cores a
     single run keeps busy, they take turns with one compiled step, that of ``fit``, to the same bits: batched
@@ -83,15 +86,25 @@ def side_by_side(step: StepFn, layout: State, layouts: State) -> StepFn:
     """
     whole = layout["step"]
     if jax.default_backend() != "cpu":
-        return jax.jit(jax.vmap(step, in_axes=(0, None, 0)), donate_argnums=0, out_shardings=(layouts, whole))
+        batched = jax.vmap(step, in_axes=(0, None, 0))
+        return functools.partial(compile_step, jax.jit(batched, donate_argnums=0, out_shardings=(layouts, whole)))
     step_of_one = jax.jit(step, donate_argnums=0, out_shardings=(layout, whole))
-    stacked, unstacked = jax.jit(_stacked, out_shardings=(layouts, whole)), jax.jit(_unstacked)
 
-    def in_turn(states: State, resident: Any, batches: Any) -> tuple[State, dict[str, Array]]:
-        pairs = zip(unstacked(states), unstacked(batches), strict=True)
-        return stacked([step_of_one(state, resident, batch) for state, batch in pairs])
+    def compile_in_turn(states: State, resident: Any, batches: Any) -> CompiledStep:
+        runs = len(states["step"])
+        stacked = jax.jit(_stacked, out_shardings=(layouts, whole))
+        split_states = jax.jit(_unstacked, out_shardings=[layout] * runs)
+        split_batches = jax.jit(_unstacked, out_shardings=[batch_sharding(whole.mesh)] * runs)
+        one = compile_step(step_of_one, split_states(states)[0], resident, split_batches(batches)[0])
 
-    return in_turn
+        def in_turn(states: State, resident: Any, batches: Any) -> tuple[State, dict[str, Array]]:
+            pairs = zip(split_states(states), split_batches(batches), strict=True)
+            return stacked([one.call(state, resident, batch) for state, batch in pairs])
+
+        flops = one.flops and {kind: runs * count for kind, count in one.flops.items()}
+        return replace(one, call=in_turn, flops=flops)
+
+    return compile_in_turn
 
 
 def _stacked(trees: Sequence[Any]) -> Any:

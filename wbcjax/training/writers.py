@@ -89,15 +89,20 @@ class ConsoleProgress:
 
     def update(self, step: int, loss: float, rates: dict[str, float]) -> None:
         """Move the bar."""
-        speed = f"  {rates['images_per_second']:,.0f} images/s" if "images_per_second" in rates else ""
-        self._bar.update(self._task, completed=step, text=f"loss {loss:.4f}{speed}")
+        self._bar.update(self._task, completed=step, text="  ".join([f"loss {loss:.4f}", *_in_words(rates)]))
 
-    def line(self, heading: str, step: int, values: dict[str, float]) -> None:
-        """Without a terminal: one line with the numbers and the time left."""
+    def line(self, heading: str, step: int, values: dict[str, float], rates: dict[str, float]) -> None:
+        """Without a terminal: one line with the numbers, the speed and the time left."""
         seconds = (time.perf_counter() - self._since) * (self._total - step) / max(step - self._start, 1)
         left = [f"{timedelta(seconds=round(seconds))} left"] if step < self._total else []
         if not self._console.is_terminal:
-            self.note("  ".join([heading, *(f"{name} {value:.4g}" for name, value in values.items()), *left]))
+            self.note("  ".join([heading, *(f"{name} {value:.4g}" for name, value in values.items()),
+                                 *_in_words(rates), *left]))
+
+    def speed(self, rates: dict[str, float]) -> None:
+        """One line with every number of the speed, a dash for what is not known; none where no step was timed."""
+        if rates:
+            self.note("  ".join(_in_words({name: rates.get(name) for name in _WORDS})))
 
     def note(self, text: str) -> None:
         """One line that stays."""
@@ -107,3 +112,19 @@ class ConsoleProgress:
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.stop()
+
+
+_WORDS = {
+    "images_per_second": ("{} images/s", lambda rate: f"{rate:,.0f}"),
+    "flops_per_second": ("{} GFLOP/s", lambda rate: f"{rate / 1e9:,.0f}" if rate >= 1e11 else f"{rate / 1e9:.3g}"),
+    "peak_share": ("{} of peak", lambda share: f"{share:.0%}"),
+    "input_wait": ("{} input wait", lambda share: f"{share:.0%}"),
+    "compile_seconds": ("compiled in {} s", lambda seconds: f"{seconds:.1f}"),
+}
+"""How the numbers of ``Throughput`` are told to people."""
+
+
+def _in_words(rates: dict[str, float | None]) -> list[str]:
+    """Those of ``_WORDS`` that there are; None is told as a dash."""
+    return [text.format("–" if rates[name] is None else number(rates[name]))
+            for name, (text, number) in _WORDS.items() if name in rates]
