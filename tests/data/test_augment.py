@@ -1,5 +1,7 @@
 """Augmentation: exact cases, OpenCV as a second oracle, statistics, and independence of neighbours."""
 
+from dataclasses import replace
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -12,9 +14,9 @@ from wbcjax.config import NO_AUGMENT, AugmentConfig
 from wbcjax.data.augment import augment, random_affine
 from wbcjax.data.augment import jitter_color as eager_jitter_color
 from wbcjax.data.augment import jitter_stain as eager_jitter_stain
-from wbcjax.data.augment import warp_affine as eager_warp_affine
+from wbcjax.data.warp import warp_affine as eager_warp_affine
 
-FLIP = AugmentConfig(True, *([0.0] * 10))
+FLIP = replace(NO_AUGMENT, flip=True)
 KEY = jax.random.key(0)
 warp_affine = jax.jit(eager_warp_affine, static_argnames="fill")
 jitter_color = jax.jit(eager_jitter_color, static_argnames="config")
@@ -22,7 +24,7 @@ jitter_stain = jax.jit(eager_jitter_stain, static_argnames="sigma")
 
 
 def only(**fields):
-    return AugmentConfig(False, **({f: 0.0 for f in AugmentConfig.__dataclass_fields__ if f != "flip"} | fields))
+    return replace(NO_AUGMENT, **fields)
 
 
 def noise_image(h=9, w=13, seed=0):

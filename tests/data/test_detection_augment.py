@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from wbcjax.config import DetectionAugmentConfig
-from wbcjax.data.augment import warp_affine
 from wbcjax.data.detection_augment import augment_detection, move_boxes, move_image, move_instances
+from wbcjax.data.warp import warp_affine
 from wbcjax.ops.masks import paste
 from wbcjax.typing_detection import Instances
 
 KEY = jax.random.key(0)
 CANVAS = (48, 64)
-NOTHING = dict.fromkeys(DetectionAugmentConfig.__dataclass_fields__, 0.0) | {"flip": False}
+NOTHING = dict.fromkeys(DetectionAugmentConfig.__dataclass_fields__, 0.0) | {"flip": False, "noise_share": 1.0}
 STILL = NOTHING | {"min_visible": 0.3}
 GEOMETRY = DetectionAugmentConfig(**STILL | {"flip": True, "scale": 0.25, "shift": 0.15})
 FLIP = DetectionAugmentConfig(**STILL | {"flip": True})

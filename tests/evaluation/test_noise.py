@@ -87,7 +87,7 @@ def test_no_image():
 
 @pytest.mark.parametrize("change", [{"alphas": ()}, {"seeds": 0}, {"batch_size": 0}])
 def test_empty_grid(change):
-    with pytest.raises(ConfigError, match="at least one of each"):
+    with pytest.raises(ConfigError, match="at least one"):
         noise_sweep(predict, IMAGES, **({"alphas": ALPHAS, "seeds": 1, "key": KEY} | change))
 
 

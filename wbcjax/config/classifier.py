@@ -13,14 +13,16 @@ from wbcjax.config.training import OptimConfig, TrainConfig
 
 @dataclass(frozen=True)
 class ModelConfig(BackboneConfig):
-    """Which network, and how it computes. LeNet and the custom CNNs have no stages to freeze and no choice of norm."""
+    """Which network, and how it computes. LeNet and the custom CNNs have no stages to freeze; the second custom CNN alone
+    of these has a norm."""
 
     name: str = "custom2"
     num_classes: int = 4
     image_size: tuple[int, int] = (80, 80)
     """(height, width) of the input; the paper does not state its own."""
-    head: Literal["softmax", "sigmoid"] = "softmax"
-    """The paper ends in a sigmoid layer over four exclusive classes; softmax cross-entropy is the default here."""
+    head: Literal["softmax", "sigmoid", "margin"] = "softmax"
+    """The paper ends in a sigmoid layer over four exclusive classes; softmax cross-entropy is the default here.
+    ``margin`` is the margin loss of capsule networks on the sigmoid of each logit, a capsule's length."""
     pool: Literal["avg", "max", "dense"] = "avg"
     """From a backbone's last map to the features: its mean, its maximum, or the two dense layers of 4096 units that
     VGG16 was published with. LeNet and the custom CNNs keep their own."""
@@ -58,15 +60,25 @@ class AugmentConfig:
     """Standard deviation of the random gain of each stain in optical density (hematoxylin, eosin, residual)."""
     noise: float = 0.0
     """Largest standard deviation of additive Gaussian noise, on images in [0, 1]."""
+    noise_share: float = 1.0
+    """Share of the images that get noise."""
+    corruption: float = 0.0
+    """Share of the images that get one of the eleven corruptions of microscopy (``wbcjax.data.corruptions``), in groups
+    of a batch with one kind each, at a random level."""
+    augmix: int = 0
+    """Chains of operations that AugMix blends with the image (Hendrycks et al. 2020, who take 3)."""
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
             if f.name != "flip":
                 require(getattr(self, f.name) >= 0, f"augment.{f.name}", getattr(self, f.name), ">= 0")
         require(self.scale < 1, "augment.scale", self.scale, "< 1")
+        require(0 < self.noise_share <= 1, "augment.noise_share", self.noise_share, "0 < share <= 1")
+        require(self.corruption <= 1, "augment.corruption", self.corruption, "0 <= share <= 1")
 
 
-NO_AUGMENT = AugmentConfig(False, *([0.0] * 10))
+NO_AUGMENT = AugmentConfig(flip=False, rotation=0.0, shift=0.0, shear=0.0, scale=0.0, brightness=0.0, contrast=0.0,
+                           saturation=0.0, hue=0.0, stain=0.0)
 
 
 @dataclass(frozen=True)
@@ -140,6 +152,10 @@ class ClassifierConfig:
     """Into how many folds TRAIN is cut."""
     fold: int | None = None
     """Which fold of TRAIN (grouped by original) is held out for validation; None trains on all of TRAIN."""
+    fold_by: Literal["original", "file_number", "file"] = "original"
+    """What a fold keeps together. The other two leak, and are there to show how much: ``file_number`` keeps the files
+    of one split, class and number (``_12_3456.jpeg``: 12), which is not their original, and ``file`` parts the files at
+    random, so cells that are validated on are trained on too."""
 
     def __post_init__(self):
         require_choices(self)
@@ -158,6 +174,8 @@ class ClassifierConfig:
         require(not self.cached_copies or (not self.train.mixup and not self.model.aux), "cached_copies",
                 self.cached_copies, "0 with mixup or an auxiliary head, which need the images")
         require(self.fold is None or 0 <= self.fold < self.folds, "fold", self.fold, f"0..{self.folds - 1} or None")
+        require(self.fold_by == "original" or self.fold is not None, "fold_by", self.fold_by,
+                "original unless a fold is held out with --fold")
         require(self.train.patience is None or self.fold is not None, "train.patience", self.train.patience,
                  "None unless a validation fold is set with --fold")
 

@@ -144,12 +144,15 @@ class DetectionAugmentConfig:
     """Standard deviation of the random gain of each stain in optical density."""
     noise: float = 0.0
     """Largest standard deviation of additive Gaussian noise, on images in [0, 1]."""
+    noise_share: float = 1.0
+    """Share of the images that get noise."""
 
     def __post_init__(self):
         for name in ("scale", "shift", "min_visible", "brightness", "contrast", "saturation", "hue", "stain", "noise"):
             require(getattr(self, name) >= 0, f"augment.{name}", getattr(self, name), ">= 0")
         require(self.scale < 1, "augment.scale", self.scale, "< 1")
         require(self.min_visible <= 1, "augment.min_visible", self.min_visible, "<= 1")
+        require(0 < self.noise_share <= 1, "augment.noise_share", self.noise_share, "0 < share <= 1")
 
 
 @dataclass(frozen=True)

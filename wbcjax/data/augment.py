@@ -12,6 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from wbcjax.config import AugmentConfig, DetectionAugmentConfig
+from wbcjax.data.augmix import augmix
+from wbcjax.data.corruptions import corrupt_some
+from wbcjax.data.warp import warp_affine
 
 _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
 _STAINS /= np.linalg.norm(_STAINS, axis=1, keepdims=True)
@@ -25,29 +28,6 @@ _RGB = np.linalg.inv(_YIQ)
 def _mix(channels: Float[Array, "h w 3"], matrix: Float[Array | np.ndarray, "3 c"]) -> Float[Array, "h w c"]:
     """``channels @ matrix`` as a sum of products: exact float32 on every device, and fused with what surrounds it."""
     return sum(channels[..., k, None] * matrix[k] for k in range(3))
-
-
-def warp_affine(
-    image: Float[Array, "h w c"], matrix: Float[Array, "2 3"], fill: float = 0.0
-) -> Float[Array, "h w c"]:
-    """Resample ``image`` bilinearly: output pixel centre p takes the value at ``matrix @ (x, y, 1)``.
-
-    Points outside the image take ``fill``; pixel centres lie at i + 0.5, and the border fades over one pixel.
-    """
-    height, width, _ = image.shape
-    x, y = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)
-    points = jnp.einsum("ij,jhw->ihw", matrix, jnp.stack([x, y, jnp.ones_like(x)]), precision="highest") - 0.5
-    corner = jnp.floor(points).astype(jnp.int32)
-    fraction = points - corner
-    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=fill)
-    column = jnp.clip(corner[0] + 1, 0, width)
-    row = jnp.clip(corner[1] + 1, 0, height)
-    # Outside by more than a pixel, both neighbours along that axis must be the fill: push the weight to the border.
-    fx = jnp.where(corner[0] < -1, 0.0, jnp.where(corner[0] >= width, 1.0, fraction[0]))[..., None]
-    fy = jnp.where(corner[1] < -1, 0.0, jnp.where(corner[1] >= height, 1.0, fraction[1]))[..., None]
-    top = padded[row, column] * (1 - fx) + padded[row, column + 1] * fx
-    bottom = padded[row + 1, column] * (1 - fx) + padded[row + 1, column + 1] * fx
-    return top * (1 - fy) + bottom * fy
 
 
 def random_affine(key: PRNGKeyArray, size: tuple[int, int], config: AugmentConfig) -> Float[Array, "2 3"]:
@@ -98,7 +78,9 @@ def photometric(
     if config.stain:
         image = jitter_stain(stain, jnp.clip(image, 0, 1), config.stain)
     if config.noise:
-        sigma = config.noise * jax.random.uniform(strength)
+        # The lowest draws stand for the images without noise.
+        above = jnp.maximum(jax.random.uniform(strength) - (1 - config.noise_share), 0)
+        sigma = config.noise / config.noise_share * above
         image = image + sigma * jax.random.normal(noise, image.shape)
     return jnp.clip(image, 0, 1)
 
@@ -114,6 +96,14 @@ def _augment_one(key, image, config):
 def augment(
     key: PRNGKeyArray, images: Float[Array, "b h w 3"], config: AugmentConfig
 ) -> Float[Array, "b h w 3"]:
-    """Augment a batch of images in [0, 1]; each image has its own key, so it does not depend on its neighbours."""
+    """Augment a batch of images in [0, 1]; each image has its own key, so it does not depend on its neighbours.
+
+    Corruptions and AugMix come last, on groups of images.
+    """
     keys = jax.random.split(key, images.shape[0])
-    return jax.vmap(lambda k, x: _augment_one(k, x, config))(keys, images)
+    images = jax.vmap(lambda k, x: _augment_one(k, x, config))(keys, images)
+    if config.augmix:
+        images = augmix(jax.random.fold_in(key, 1), images, config.augmix)
+    if config.corruption:
+        images = corrupt_some(jax.random.fold_in(key, 2), images, config.corruption)
+    return images

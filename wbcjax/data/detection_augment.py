@@ -71,7 +71,7 @@ def move_image(
 ) -> Float[Array, "h w c"]:
     """Resample bilinearly: what was at (x, y) comes to ``scale * (x, y) + offset``; black outside.
 
-    Equal to ``augment.warp_affine`` of the inverse map in half of its time, and exact for flips.
+    Equal to ``warp.warp_affine`` of the inverse map in half of its time, and exact for flips.
     """
     for axis in (0, 1):
         pixels = image.shape[axis]

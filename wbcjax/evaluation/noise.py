@@ -7,7 +7,8 @@ noise, not of another draw. G depends on the key, the seed and the image's index
 the other images.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from wbcjax.errors import ConfigError
-
-Predict = Callable[[Float[Array, "b h w 3"]], Float[Array, "b c"]]
-"""Images in [0, 1] to logits."""
+from wbcjax.evaluation.sweep import Predict, sweep
 
 
 def gaussian(
@@ -44,48 +43,18 @@ def noise_sweep(
     batch_size: int = 64,
     sharding: jax.sharding.Sharding | None = None,
 ) -> Int[np.ndarray, "alphas seeds n"]:
-    """Predicted class of every image at every alpha and seed.
-
-    Each batch is one call of one compiled function, which loops over seeds and alphas on the device: memory
-    is that of one batch, and the images cross to the device once. The last batch is padded to the same shape.
+    """Predicted class of every image at every alpha and seed; the other arguments are those of ``sweep``.
 
     Args:
-      predict: pure function from images in [0, 1] to logits. Arrays it has closed over are compiled in; a
-        ``jax.tree_util.Partial`` passes its arrays as arguments instead, which compiles faster for large
-        models.
-      images: RGB, uint8, on the host (a memory map will do).
       seeds: number of noise realisations, numbered from 0.
-      batch_size: images in flight; raised to a multiple of the number of devices.
-      sharding: of the batch over devices, such as ``NamedSharding(mesh, P("data"))``; None uses the default
-        device.
 
     Raises:
       ConfigError: no alpha, no seed, or a batch size below 1.
     """
-    if not len(alphas) or seeds < 1 or batch_size < 1:
-        raise ConfigError(f"noise sweep over alphas {tuple(alphas)}, {seeds} seeds, batches of {batch_size}: "
-                          "give at least one of each")
-    n = len(images)
-    devices = 1 if sharding is None else len(sharding.device_set)
-    batch_size = -(-min(batch_size, max(n, 1)) // devices) * devices
-    partial = predict if isinstance(predict, jax.tree_util.Partial) else jax.tree_util.Partial(predict)
-    grid = jnp.asarray(alphas, jnp.float32), jnp.arange(seeds)
-    predictions = np.zeros((len(alphas), seeds, n), np.int32)
-    running: tuple[slice, Array] | None = None
-    for start in range(0, n, batch_size):
-        part = slice(start, min(start + batch_size, n))
-        batch = np.zeros((batch_size, *images.shape[1:]), np.uint8)
-        batch[: part.stop - start] = images[part]
-        index = np.arange(start, start + batch_size, dtype=np.int32)
-        batch, index = jax.device_put((batch, index), sharding)
-        launched = part, _sweep_batch(partial, batch, index, *grid, key)
-        # The previous batch is fetched while this one runs: the device never waits, only two are in flight.
-        if running is not None:
-            _store(predictions, *running)
-        running = launched
-    if running is not None:
-        _store(predictions, *running)
-    return predictions
+    if not len(alphas) or seeds < 1:
+        raise ConfigError(f"noise sweep over alphas {tuple(alphas)} and {seeds} seeds: give at least one of each")
+    batch_fn = functools.partial(_sweep_batch, jnp.asarray(alphas, jnp.float32), jnp.arange(seeds), key)
+    return sweep(predict, images, batch_fn, batch_size=batch_size, sharding=sharding)
 
 
 def noise_accuracy(
@@ -97,12 +66,12 @@ def noise_accuracy(
 
 @jax.jit
 def _sweep_batch(
-    predict: jax.tree_util.Partial,
-    images: UInt8[Array, "b h w 3"],
-    index: Int[Array, "b"],
     alphas: Float[Array, "alphas"],
     seeds: Int[Array, "seeds"],
     key: Key[Array, ""],
+    predict: jax.tree_util.Partial,
+    images: UInt8[Array, "b h w 3"],
+    index: Int[Array, "b"],
 ) -> Int[Array, "alphas seeds b"]:
     clean = images.astype(jnp.float32) / 255
 
@@ -111,9 +80,3 @@ def _sweep_batch(
         return jax.lax.map(lambda alpha: predict(add_noise(clean, noise, alpha)).argmax(axis=-1), alphas)
 
     return jnp.moveaxis(jax.lax.map(at_seed, seeds), 0, 1).astype(jnp.int32)
-
-
-def _store(
-    predictions: Int[np.ndarray, "alphas seeds n"], part: slice, result: Int[Array, "alphas seeds b"]
-) -> None:
-    predictions[:, :, part] = np.asarray(result)[:, :, : part.stop - part.start]

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from wbcjax.config import ModelConfig
 from wbcjax.models.classifier import Classifier
 from wbcjax.models.layers import Conv, max_pool_2x2
+from wbcjax.models.norms import Norm, make_norm
 
 
 class CustomCNN1(Classifier):
@@ -44,11 +45,11 @@ class CustomCNN1(Classifier):
 
 
 class ConvBlock(nnx.Module):
-    """3×3 convolution, 2×2 max pooling if asked for, batch normalisation, ReLU."""
+    """3×3 convolution, 2×2 max pooling if asked for, normalisation (the paper's is by batch), ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, *, pool: bool, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, *, pool: bool, norm: Norm, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.conv = Conv(inputs, outputs, use_bias=False, dtype=dtype, rngs=rngs)
-        self.norm = nnx.BatchNorm(outputs, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.norm = make_norm(norm, outputs, dtype=dtype, rngs=rngs)
         self.pool = pool
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
@@ -69,7 +70,7 @@ class CustomCNN2(Classifier):
         last = len(self.filters) - 1
         self.blocks = nnx.List(
             [
-                ConvBlock(widths[k], widths[k + 1], pool=k < last, dtype=self.dtype, rngs=rngs)
+                ConvBlock(widths[k], widths[k + 1], pool=k < last, norm=config.norm, dtype=self.dtype, rngs=rngs)
                 for k in range(len(self.filters))
             ]
         )
