@@ -50,6 +50,9 @@ METRICS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("mask_iou", "median_mask_iou"), (0, 1)),
     "std_iou": (0, 0.5),
     "missed_share": (0, 1),
+    **dict.fromkeys(("noise_accuracy", "noise_seed_std", "corruption_accuracy", "mean_corruption_accuracy"), (0, 1)),
+    **dict.fromkeys(("noise_retention", "mean_retention", "corruption_retention"), (0, math.inf)),
+    "difference": (-1, 1),
     "psnr": (0, math.inf),
     **dict.fromkeys(("retention", "loss", "confusion", "missed", "images", "cells", "originals"), (0, math.inf)),
     **dict.fromkeys(("false_positives", "side_std"), (0, math.inf)),
@@ -64,7 +67,11 @@ images of class ``true`` predicted as class ``predicted``. ``missed``: images wi
 without one (``unit``: image or cell). ``false_positives``: predicted boxes without a cell. ``ap…``: of boxes or
 masks (``kind``), of one class (``class_name``) or the mean over them. ``mask_iou``: mean over the true masks.
 ``iou_fraction``: share of the images whose IoU lies between ``bin_low`` and ``bin_high``.
+``noise_…`` of the robustness study: accuracy at noise level ``alpha`` over all noise seeds, its deviation between the
+seeds, its share of the clean accuracy; ``mean_retention``: that share over the paper's seven levels. ``corruption_…``:
+under one ``corruption``, at one ``level`` or the mean over the five.
 ``missed_share``: of the images, those without a predicted box. ``psnr``: peak signal-to-noise ratio, in decibels.
+``difference``: of accuracy from that of the first variant.
 ``side_std``: deviation of a side of the published boxes, in pixels.
 ``source_accuracy``: accuracy on the copies of one original. ``originals``: how many, of the ``part`` named."""
 

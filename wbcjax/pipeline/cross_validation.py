@@ -18,7 +18,7 @@ from wbcjax.evaluation import classification as metrics
 from wbcjax.evaluation.results import write_results
 from wbcjax.pipeline.inputs import Inputs, data_root, inputs_of, train_and_validation
 from wbcjax.pipeline.rows import Rows, accuracy_rows, confusion_rows, source_rows
-from wbcjax.pipeline.runs import Predictions, load_run, predict_split
+from wbcjax.pipeline.runs import Predictions, load_run, pooled, predict_split
 from wbcjax.pipeline.studies import Progress, Splits, data_fingerprint, ensure_trained, run_labels, training_files
 from wbcjax.pipeline.workdir import portable
 from wbcjax.typing import CLASS_NAMES
@@ -85,10 +85,10 @@ def cross_validation_study(
 
 def fold_rows(folds: Sequence[Predictions], **common) -> Rows:
     """Accuracy and balanced accuracy over what all folds held out, the confusion matrix, and ``source_rows``."""
-    labels = np.concatenate([part.labels for part in folds])
-    classes = np.concatenate([part.classes for part in folds])
-    sources = [source for part in folds for source in part.sources]
-    names, counts = metrics.confusion_by_source(labels, classes, sources, len(CLASS_NAMES))
+    everything = pooled(folds)
+    names, counts = metrics.confusion_by_source(
+        everything.labels, everything.classes, everything.sources, len(CLASS_NAMES)
+    )
     return [*accuracy_rows(counts, **common), *confusion_rows(counts.sum(axis=0), **common),
             *source_rows(names, counts, **common)]
 

@@ -56,6 +56,17 @@ class Predictions:
         return self.logits.argmax(axis=-1)
 
 
+def pooled(parts: Sequence[Predictions]) -> Predictions:
+    """The predictions of all parts, such as what each fold held out, in order."""
+    return Predictions(
+        np.concatenate([part.logits for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        tuple(source for part in parts for source in part.sources),
+        tuple(name for part in parts for name in part.names),
+        np.concatenate([part.missed for part in parts]),
+    )
+
+
 def train_run(
     config: cfg.ClassifierConfig,
     workdir: Path,

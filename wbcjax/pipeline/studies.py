@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from wbcjax import config as cfg
 from wbcjax.data.kaggle import kaggle
@@ -15,7 +16,8 @@ from wbcjax.data.sets import ClassificationSet
 from wbcjax.data.splits import assert_disjoint
 from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.evaluation import classification as metrics
-from wbcjax.evaluation.results import write_results
+from wbcjax.evaluation.results import row, write_results
+from wbcjax.evaluation.uncertainty import Interval, bootstrap
 from wbcjax.models import Classifier
 from wbcjax.pipeline.inputs import Inputs, classifier_inputs, data_root, train_and_validation
 from wbcjax.pipeline.rows import (
@@ -26,10 +28,10 @@ from wbcjax.pipeline.rows import (
     noise_rows,
     unshared_rows,
 )
-from wbcjax.pipeline.runs import is_begun, load_run, predict_split, train_run
+from wbcjax.pipeline.runs import is_begun, load_run, pooled, predict_split, train_run
 from wbcjax.pipeline.seed_runs import train_seeds
 from wbcjax.pipeline.workdir import identity, is_finished, portable
-from wbcjax.typing import CLASS_NAMES
+from wbcjax.typing import CLASS_NAMES, Int
 
 Progress = Callable[[int, int], None]
 """Told (runs done, runs in all)."""
@@ -53,7 +55,8 @@ def with_seeds(configs: Sequence[cfg.ClassifierConfig], seeds: Sequence[int]) ->
 def run_folder(runs: Path, config: cfg.ClassifierConfig) -> Path:
     """Folder of a run: readable, and unique to its config and to the files that it is trained on."""
     where = config.input if config.input == "whole" else f"roi-{config.roi_source}"
-    fold = "" if config.fold is None else f"-fold{config.fold}"
+    by = "" if config.fold_by == "original" else f"-by-{config.fold_by}"
+    fold = "" if config.fold is None else f"-fold{config.fold}{by}"
     stated = json.dumps([identity(config), data_fingerprint(*training_files(config))], sort_keys=True)
     digest = hashlib.sha256(stated.encode()).hexdigest()[:12]
     return runs / f"{config.model.name}-{where}-seed{config.train.seed}{fold}-{digest}"
@@ -195,12 +198,17 @@ def fold_study(
     experiment: str,
     runs: Path,
     results: Path,
+    folds: Sequence[int] = (),
     notes: Sequence[str] = (),
 ) -> Rows:
-    """Compare settings on the fold of TRAIN that each holds out; TEST is not read.
+    """Compare settings on what is held out of TRAIN; TEST is not read.
+
+    Beside its accuracy, each variant that was judged on the same originals as the first has its ``difference`` from the
+    first, whose interval is that of the pairs: the originals are drawn for both together.
 
     Args:
-      candidates: name of the variant to its config, with ``fold`` set.
+      candidates: name of the variant to its config, with ``fold`` set where no ``folds`` are given.
+      folds: folds that each config holds out in turn, one training each; what is said of them is pooled.
 
     Raises:
       ConfigError: if a config holds out no fold.
@@ -208,17 +216,26 @@ def fold_study(
     started = time.perf_counter()
     splits = Splits()
     rows: Rows = []
+    base: tuple | None = None
     for variant, config in candidates.items():
-        if config.fold is None:
+        if config.fold is None and not folds:
             raise ConfigError(f"fold = None of candidate {variant!r} is impossible: name the fold of TRAIN to hold out")
-        model, _ = load_run(ensure_trained(config, runs, splits))
-        _, held_out = train_and_validation(config, splits.get(config, "TRAIN"))
-        predictions = predict_split(model, held_out, config)
-        _, counts = metrics.confusion_by_source(
-            predictions.labels, predictions.classes, predictions.sources, len(CLASS_NAMES)
-        )
-        rows += accuracy_rows(counts, model=config.model.name, input=config.input, variant=variant,
-                              split=f"TRAIN, fold {config.fold} of {config.folds}")
+        parts = []
+        for fold in folds or [config.fold]:
+            one = replace(config, fold=fold)
+            model, _ = load_run(ensure_trained(one, runs, splits))
+            _, held_out = train_and_validation(one, splits.get(one, "TRAIN"))
+            parts.append(predict_split(model, held_out, one))
+        said = pooled(parts)
+        names, counts = metrics.confusion_by_source(said.labels, said.classes, said.sources, len(CLASS_NAMES))
+        which = f"folds {', '.join(map(str, folds))}" if len(folds) > 1 else f"fold {(*folds, config.fold)[0]}"
+        common = {"model": config.model.name, "input": config.input, "variant": variant,
+                  "split": f"TRAIN, {which} of {config.folds}"}
+        rows += accuracy_rows(counts, **common)
+        if base is None:
+            base = names, counts
+        elif names == base[0]:
+            rows.append(row(**common, metric="difference", **difference(counts, base[1])._asdict()))
     first = next(iter(candidates.values()))
     write_results(
         results / f"{experiment}.json",
@@ -231,6 +248,14 @@ def fold_study(
         notes=notes,
     )
     return rows
+
+
+def difference(counts: Int[np.ndarray, "sources c c"], base: Int[np.ndarray, "sources c c"]) -> Interval:
+    """How much more accurate, and its interval, from the confusion matrices of the same originals in the same order."""
+    return bootstrap(
+        np.stack([counts, base], axis=1), lambda sums: metrics.accuracy(sums[:, 0]) - metrics.accuracy(sums[:, 1]),
+        classes=counts.sum(axis=2).argmax(axis=1),
+    )
 
 
 def evaluation_study(model: Classifier, config: cfg.ClassifierConfig, split_name: str, path: Path) -> Rows:
