@@ -18,6 +18,7 @@ from wbcjax.evaluation.uncertainty import bootstrap
 from wbcjax.pipeline.inputs import Inputs
 from wbcjax.pipeline.runs import Predictions
 from wbcjax.training import data_mesh, merge, split
+from wbcjax.training.classifier import mean_over_views
 from wbcjax.typing import CLASS_NAMES, Int
 
 Rows = list[dict]
@@ -114,11 +115,12 @@ def noise_counts(test: Inputs, by_seed: Int[np.ndarray, "seeds n"]) -> Int[np.nd
     )
 
 
-def noise_predictor(model: nnx.Module) -> jax.tree_util.Partial:
-    """Images in [0, 1] to logits; the weights are arguments, so runs of one architecture compile to one program."""
+def noise_predictor(model: nnx.Module, views: str = "one") -> jax.tree_util.Partial:
+    """Images in [0, 1] to logits, or their mean over test-time views; the weights are arguments, so runs of one
+    architecture compile to one program."""
     graphdef, params, stats = split(model)
-    return jax.tree_util.Partial(functools.partial(_logits, graphdef), params, stats)
+    return jax.tree_util.Partial(functools.partial(_logits, graphdef, views), params, stats)
 
 
-def _logits(graphdef: nnx.GraphDef, params: dict, stats: dict, images: jax.Array) -> jax.Array:
-    return merge(graphdef, params, stats, training=False)(images)
+def _logits(graphdef: nnx.GraphDef, views: str, params: dict, stats: dict, images: jax.Array) -> jax.Array:
+    return mean_over_views(merge(graphdef, params, stats, training=False), images, views)
