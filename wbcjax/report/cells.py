@@ -14,6 +14,11 @@ MODEL_NAMES = {
     "lenet": "LeNet",
     "custom1": "Custom CNN 1",
     "custom2": "Custom CNN 2",
+    "knn": "Features, k nearest neighbours",
+    "svm": "Features, support vector machine",
+    "mlp": "Features, multilayer network",
+    "double_conv": "Double convolution layers",
+    "capsule": "Capsule network",
     "vgg16": "VGG16",
     "resnet50": "ResNet50",
     "inception_v3": "InceptionV3",
@@ -36,6 +41,7 @@ COUNT = "{:,.0f}".format
 _COMMON = frozenset((
     *("model", "input", "split", "metric", "value", "low", "high", "paper", "experiment", "seed", "roi"),
     *("variant", "alpha", "class_name", "true", "predicted", "source", "unit", "kind", "read_as"),
+    *("corruption", "level", "images"),
 ))
 
 
@@ -62,7 +68,7 @@ class Table:
 
     key: str
     title: str
-    section: Literal["data", "roi", "classification", "confusion", "noise", "misread", "runs"]
+    section: Literal["data", "roi", "classification", "confusion", "noise", "uncertainty", "misread", "runs"]
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()

@@ -18,11 +18,11 @@ from wbcjax.report.cells import INPUT_NAMES, MODEL_NAMES, combine, percent, sett
 from wbcjax.report.render import origin_table, to_html
 from wbcjax.report.tables import build_tables, load_results
 
-Section = Literal["data", "roi", "classification", "confusion", "noise", "training", "misread"]
+Section = Literal["data", "roi", "classification", "confusion", "noise", "uncertainty", "training", "misread"]
 SECTIONS = {
     "summary": "Summary", "data": "Data", "roi": "Localisation", "classification": "Classification",
-    "confusion": "Confusion matrices", "noise": "Noise", "training": "Training",
-    "misread": "Misread originals", "runs": "Runs and configuration",
+    "confusion": "Confusion matrices", "noise": "Noise", "uncertainty": "Uncertainty",
+    "training": "Training", "misread": "Misread originals", "runs": "Runs and configuration",
 }
 """Key and heading of every section, in the report's order; one without content is left out."""
 
