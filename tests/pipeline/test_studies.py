@@ -15,7 +15,7 @@ from wbcjax.evaluation.results import read_results
 from wbcjax.models import build
 from wbcjax.pipeline import studies
 from wbcjax.pipeline.counts import counts_study
-from wbcjax.pipeline.presets import PRESETS, preset, recipe
+from wbcjax.pipeline.presets import PRESETS, preset, recipe, recommended
 from wbcjax.pipeline.rows import classification_rows, noise_predictor
 from wbcjax.pipeline.runs import Predictions
 from wbcjax.training import predict_function
@@ -149,3 +149,10 @@ def test_a_model_of_other_classes_is_not_evaluated(config, tmp_path):
     three = replace(config, model=replace(config.model, num_classes=3))
     with pytest.raises(CheckpointError, match="tells 3 classes apart, the data has 4"):
         studies.evaluation_study(build(three.model), three, "TEST", tmp_path / "r.json")
+
+
+def test_the_recommended_setting_is_the_recipe_and_what_makes_it_robust():
+    config = recommended(cfg.DataConfig())
+    plain = recipe("custom1", "roi")
+    assert replace(config, augment=plain.augment, train=plain.train, test_views="one") == plain
+    assert config.augment.noise > 0.35 and 0 < config.augment.corruption < 1 and config.fold is None

@@ -44,6 +44,22 @@ def recipe(model: str, input: Input) -> cfg.ClassifierConfig:
     return replace(config, pretrain=cfg.PretrainConfig(EPOCHS["roi"], SIZES["roi"], rate))
 
 
+def recommended(data: cfg.DataConfig) -> cfg.ClassifierConfig:
+    """The classifier to use: custom CNN 1 on crops of the colour ROI, trained with noise and corruptions, and asked
+    about an image, its mirror images and their quarter turns.
+
+    Strength and share of noise, the share of corruptions and the epochs were chosen on a fold of TRAIN.
+    """
+    config = recipe("custom1", "roi")
+    return replace(
+        config,
+        data=data,
+        augment=replace(config.augment, noise=0.45, noise_share=0.5, corruption=0.2),
+        train=replace(config.train, epochs=16),
+        test_views="dihedral",
+    )
+
+
 def quick_recipe(model: str, input: Input) -> cfg.ClassifierConfig:
     """A setting that trains in seconds on the few synthetic smears of the quick preset."""
     return cfg.ClassifierConfig(
