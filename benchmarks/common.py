@@ -74,6 +74,8 @@ class Case:
     """Floating-point operations of a call of each candidate, where they were counted."""
     peak_flops: float | None = None
     """Those that the device can do in a second, where that is known."""
+    collective_share: Mapping[str, float] = field(default_factory=dict)
+    """Of the time of each candidate, what goes into exchange between devices, where it was measured."""
 
 
 def arguments(description: str, rounds: int = 15) -> argparse.ArgumentParser:
@@ -136,7 +138,7 @@ def _peak_memory(make: Callable[..., Callable[[], Any]], args: tuple) -> float:
 def report(name: str, cases: Sequence[Case], options: argparse.Namespace) -> None:
     """Print the table of all cases, and write it as JSON when asked to."""
     header = ("case", "candidate", "first call ms", "median ms", "rate", "speed-up", "compile s", "GFLOP", "GFLOP/s",
-              "of peak", "peak MiB")
+              "of peak", "peak MiB", "collectives")
     rows, records = [], []
     for case in cases:
         timing = case.timing
@@ -146,6 +148,7 @@ def report(name: str, cases: Sequence[Case], options: argparse.Namespace) -> Non
             shown = None if timing.busy and not options.force else ratio
             peak = case.peak_mib.get(candidate)
             counted = _arithmetic(case, candidate)
+            exchange = case.collective_share.get(candidate)
             rows.append((
                 case.name,
                 candidate,
@@ -158,11 +161,13 @@ def report(name: str, cases: Sequence[Case], options: argparse.Namespace) -> Non
                 f"{counted['flops_per_second'] / 1e9:,.0f}" if counted else "",
                 f"{counted['share_of_peak']:.0%}" if counted.get("share_of_peak") else "",
                 "" if peak is None else f"{peak:,.0f}",
+                "" if exchange is None else f"{exchange:.0%}",
             ))
             records.append({
                 "case": case.name, "candidate": candidate, "baseline": case.baseline, "items": case.items,
                 "unit": case.unit, "median_seconds": median, "speedup": shown, "busy": timing.busy,
                 **counted, **({} if peak is None else {"peak_mib": round(peak)}),
+                **({} if exchange is None else {"collective_share": exchange}),
             })
     filled = [i for i in range(len(header)) if any(row[i] for row in rows)]
     print_table([header[i] for i in filled], [[row[i] for i in filled] for row in rows])
