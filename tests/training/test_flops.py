@@ -61,11 +61,11 @@ def test_what_is_repeated_counts_as_often():
     assert count(jax.vmap(loop), jnp.ones((3, 4, 4))) == {"float32": 3 * 7 * one}
     assert count(jax.checkpoint(loop), a) == {"float32": 7 * one}
     assert count(lambda a: lax.cond(a[0, 0] > 0, lambda: a @ a, lambda: a.T @ a), a) == {"float32": one}
+    assert count(lambda a: lax.cond(a[0, 0] > 0, lambda: a @ a, lambda: a), a) == {}
 
 
 @pytest.mark.parametrize("function", [
     lambda a: lax.while_loop(lambda c: c[0, 0] < 9, lambda c: c @ a, a),
-    lambda a: lax.cond(a[0, 0] > 0, lambda: a @ a, lambda: a),
     lambda a: jax.pure_callback(lambda a: a, a, a) @ a,
 ])
 def test_what_depends_on_values_is_unknown(function):

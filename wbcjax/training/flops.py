@@ -4,7 +4,9 @@ XLA's own count (``cost_analysis``) is not used: it takes the body of a loop onc
 GPU leaves to libraries by custom calls, and is that of one device's part of the program.
 """
 
+import functools
 import math
+import operator
 from collections import Counter
 from typing import Any
 
@@ -27,8 +29,8 @@ def count_flops(jaxpr: ClosedJaxpr) -> dict[str, int] | None:
     the images, say) are left out, and so is elementwise work.
 
     Returns:
-      None where the count depends on values (a product in a ``while`` loop, in one branch and not in another) or on
-      code that cannot be seen (kernels, custom calls, callbacks).
+      None where the count depends on values (a product in a ``while`` loop) or on code that cannot be seen (kernels,
+      custom calls, callbacks). Of branches the least work is counted.
     """
     needed, _ = dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.out_avals))
     try:
@@ -50,10 +52,8 @@ def _count_equation(equation: JaxprEqn) -> Counter:
     if name == "conv_general_dilated":
         return _of_type(equation, _convolution(equation))
     parts = [_count(inner) for value in params.values() for inner in _jaxprs(value)]
-    if name == "cond":
-        if any(part != parts[0] for part in parts):
-            raise _UnknownError
-        return parts[0]
+    if name == "cond":  # the networks have none; where augmentation branches, its own work is not to count
+        return functools.reduce(operator.and_, parts)
     total = sum(parts, Counter())
     if name == "while" and total:
         raise _UnknownError
