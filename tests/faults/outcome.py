@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-TIMES = {"images_per_second", "input_wait", "compile_seconds", "wall_time"}
+TIMES = {"images_per_second", "input_wait", "compile_seconds", "flops_per_second", "peak_share", "wall_time"}
 
 
 def difference(reference: Path, workdir: Path) -> str | None:
