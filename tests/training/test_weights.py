@@ -1,9 +1,11 @@
 """Weights files: round trip, configuration inside, damage, other models."""
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from wbcjax.errors import CheckpointError
 from wbcjax.training.weights import load_weights, read_config, save_weights
@@ -43,6 +45,26 @@ def test_a_truncated_file(path, keep):
     for read in (read_config, lambda p: load_weights(p, (PARAMS, STATS))):
         with pytest.raises(CheckpointError, match="not a safetensors file, or damaged"):
             read(path)
+
+
+def test_any_flipped_bit_is_found(path):
+    """Of the arrays, of the configuration, or of the digest itself."""
+    good = path.read_bytes()
+    for at in (*range(len(good) - 48, len(good)), good.index(b"custom2"), good.index(b"sha256") + 20):
+        for bit in (0, 7):
+            path.write_bytes(good[:at] + bytes([good[at] ^ 1 << bit]) + good[at + 1 :])
+            with pytest.raises(CheckpointError, match=r"weights\.safetensors: .*damaged"):
+                load_weights(path, (PARAMS, STATS))
+
+
+def test_the_digest_is_of_the_content_alone(path):
+    """However the file is laid out; arrays of half precision and scalars too."""
+    with safe_open(path, "np") as file:
+        metadata = file.metadata()
+    save_file(dict(reversed(load_file(path).items())), path, dict(reversed(metadata.items())))
+    load_weights(path, (PARAMS, STATS))
+    save_weights(path, {"a": np.float32(2), "b": np.ones(3, ml_dtypes.bfloat16)}, {}, CONFIG, half=True)
+    assert load_weights(path, ({"a": np.zeros(()), "b": np.zeros(3)}, {}))[0]["b"].tolist() == [1, 1, 1]
 
 
 def test_a_file_of_another_program(tmp_path):

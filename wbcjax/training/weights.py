@@ -1,7 +1,9 @@
 """Trained weights as one safetensors file that carries its configuration: no pickle, and nothing else is needed."""
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ WEIGHTS = "weights.safetensors"
 _SEPARATOR = "/"
 VERSION = 1
 """Of the format, in the metadata; files without it are of version 1."""
+DIGEST = "sha256"
+"""Key of the metadata: the digest of all else in the file. Older files have none."""
 
 
 def save_weights(
@@ -42,6 +46,7 @@ def save_weights(
     metadata = {"format": "wbcjax", "version": str(VERSION), "config": json.dumps(config, sort_keys=True)}
     if card is not None:
         metadata["card"] = json.dumps(card, sort_keys=True)
+    metadata[DIGEST] = _digest(metadata, tensors)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, temporary, metadata=metadata)
@@ -88,19 +93,33 @@ def tensor_names(path: Path) -> set[str]:
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a file that ``is_ours``.
+    """Every array of a file that ``is_ours``, after a comparison with the digest in it, if it has one.
 
     Raises:
-      CheckpointError: if it is damaged, or of a later version.
+      CheckpointError: if it is damaged, a single bit included, or of a later version.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     read_config(path)
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # no such type
         raise CheckpointError(f"{path}: damaged ({error!r}); train again or copy it again") from error
+    metadata = _read_metadata(path)
+    noted = metadata.pop(DIGEST, None)
+    if noted is not None and noted != _digest(metadata, tensors):
+        raise CheckpointError(f"{path}: damaged (its content is not what was written); train again or copy it again")
+    return tensors
+
+
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of names, types, shapes and every bit of the arrays, and of the metadata; whatever their order."""
+    content = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, array in sorted(tensors.items()):
+        content.update(json.dumps([name, array.dtype.name, array.shape]).encode())
+        content.update(array.tobytes())
+    return content.hexdigest()
 
 
 def _is_marked(metadata: dict[str, str]) -> bool:
