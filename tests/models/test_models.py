@@ -192,7 +192,8 @@ def test_parameters_follow_the_seed(name):
 
 
 def test_an_unknown_model_names_those_there_are():
-    with pytest.raises(ConfigError, match=r"model\.name = 'vgg99' is unknown; the models are: compact, custom1, "):
+    known = "capsule, compact, custom1, "
+    with pytest.raises(ConfigError, match=rf"model\.name = 'vgg99' is unknown; the models are: {known}"):
         build(ModelConfig(name="vgg99"))
 
 

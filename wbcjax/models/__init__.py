@@ -6,13 +6,16 @@ from wbcjax.config import ModelConfig
 from wbcjax.errors import ConfigError
 from wbcjax.models.backbone_classifier import BackboneClassifier
 from wbcjax.models.backbones import BACKBONES
+from wbcjax.models.capsule import CapsuleNet
 from wbcjax.models.classifier import Classifier, parameter_count
 from wbcjax.models.custom import CustomCNN1, CustomCNN2
+from wbcjax.models.double_conv import DoubleConvNet
 from wbcjax.models.lenet import LeNet
 from wbcjax.models.mask_rcnn import MaskRCNN, build_detector
 
 MODELS: dict[str, type[Classifier]] = {
-    "lenet": LeNet, "custom1": CustomCNN1, "custom2": CustomCNN2, **dict.fromkeys(BACKBONES, BackboneClassifier)
+    "lenet": LeNet, "custom1": CustomCNN1, "custom2": CustomCNN2, "double_conv": DoubleConvNet, "capsule": CapsuleNet,
+    **dict.fromkeys(BACKBONES, BackboneClassifier),
 }
 
 
@@ -27,5 +30,5 @@ def build(config: ModelConfig, seed: int = 0) -> Classifier:
     return nnx.jit(lambda: MODELS[config.name](config, rngs=nnx.Rngs(seed)))()
 
 
-__all__ = ["MODELS", "BackboneClassifier", "Classifier", "CustomCNN1", "CustomCNN2", "LeNet", "MaskRCNN", "build",
-           "build_detector", "parameter_count"]
+__all__ = ["MODELS", "BackboneClassifier", "CapsuleNet", "Classifier", "CustomCNN1", "CustomCNN2", "DoubleConvNet",
+           "LeNet", "MaskRCNN", "build", "build_detector", "parameter_count"]

@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +27,12 @@ from wbcjax.roi import color_rois, crops
 from wbcjax.training.distributed import all_agree
 from wbcjax.typing import CLASS_NAMES, Bool, Box, Float, Images, Int
 
+log = logging.getLogger(__name__)
+
 FILE_SIZE = (240, 320)
 """(height, width) of the classification images, at which regions are found and cropped."""
+_NUMBERED = re.compile(r".*/_\d+(?=_\d+\.\w+$)")
+"""Split, class and first number of a file's name; Keras numbered the files of each class in a shuffled pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,19 +196,43 @@ def files_digest(paths: Sequence[Path]) -> str:
 def train_and_validation(config: cfg.ClassifierConfig, inputs: Inputs) -> tuple[Inputs, Inputs | None]:
     """TRAIN cut by ``config.fold``: folds are grouped by original, and proved to be. All of it where there is no fold.
 
-    The validation part is always files, the training part the ``train_share`` of them or what ``train_on`` says.
+    The validation part is always files, the training part the ``train_share`` of them or what ``train_on`` says. Folds
+    by anything else (``fold_by``) leak; a warning says how many originals the two parts share.
 
     Raises:
-      DataError: if the two parts share an original.
+      DataError: if the two parts share an original though they are cut by original, or a file's name has no number
+        to cut by.
     """
     train, held_out = inputs, None
     if config.fold is not None:
-        folds = grouped_folds(inputs.labels, inputs.sources, config.folds, seed=0)
+        folds = grouped_folds(inputs.labels, fold_groups(config, inputs), config.folds, seed=0)
         train = inputs.subset(np.flatnonzero(folds != config.fold))
         held_out = inputs.subset(np.flatnonzero(folds == config.fold))
-        assert_disjoint(train.sources, held_out.sources, what=f"fold {config.fold} and the rest of TRAIN")
+        if config.fold_by == "original":
+            assert_disjoint(train.sources, held_out.sources, what=f"fold {config.fold} and the rest of TRAIN")
+        else:
+            shared = set(train.sources) & set(held_out.sources)
+            log.warning("fold_by = %r leaks: of the %d originals that are validated on, %d are trained on too; the "
+                        "accuracy says nothing of new cells", config.fold_by, len(set(held_out.sources)), len(shared))
     train = train if config.train_share == 1 else thinned(train, config.train_share)
     return (balanced_originals(config, train) if config.train_on == "originals" else train), held_out
+
+
+def fold_groups(config: cfg.ClassifierConfig, inputs: Inputs) -> tuple[str, ...]:
+    """What each file's fold is decided by, as ``config.fold_by`` says: its original, its number, or itself.
+
+    Raises:
+      DataError: for ``file_number``, a file whose name has none.
+    """
+    if config.fold_by == "original":
+        return inputs.sources
+    if config.fold_by == "file":
+        return inputs.names
+    numbers = [_NUMBERED.match(name) for name in inputs.names]
+    if None in numbers:
+        raise DataError(f"{inputs.names[numbers.index(None)]}: fold_by = 'file_number' wants names such as "
+                        "_12_3456.jpeg; use 'original' or 'file'")
+    return tuple(number[0] for number in numbers)
 
 
 def thinned(inputs: Inputs, share: float) -> Inputs:

@@ -29,7 +29,7 @@ class Prediction:
 
     class_name: str
     probabilities: dict[str, float]
-    """By class. Of a sigmoid head each stands for itself, so they need not sum to 1."""
+    """By class. Of a sigmoid or margin head each stands for itself, so they need not sum to 1."""
     box: Box | None
     """The region that was classified, xyxy in pixels of the image; None where the whole image was."""
     missed: bool
@@ -92,7 +92,7 @@ class Run:
     def probabilities(self, inputs: np.ndarray) -> Float[np.ndarray, "n c"]:
         """Probabilities of classifier inputs, uint8 (n, h, w, 3) of the model's size."""
         logits = predict_logits(*self._weights, inputs, views=self.config.test_views)
-        head = jax.nn.sigmoid if self.config.model.head == "sigmoid" else jax.nn.softmax
+        head = jax.nn.softmax if self.config.model.head == "softmax" else jax.nn.sigmoid
         return np.asarray(head(logits))
 
 

@@ -32,11 +32,25 @@ VIEWS = {
 def cross_entropy(
     logits: Float[Array, "b c"], targets: Float[Array, "b c"], *, head: str = "softmax"
 ) -> Float[Array, "b"]:
-    """Loss of each image against class shares: softmax cross-entropy, or the sum of one binary cross-entropy a class
-    (the paper's sigmoid head)."""
+    """Loss of each image against class shares: softmax cross-entropy, the sum of one binary cross-entropy a class (the
+    paper's sigmoid head), or the margin loss."""
     if head == "softmax":
         return optax.softmax_cross_entropy(logits, targets)
+    if head == "margin":
+        return margin_loss(jax.nn.sigmoid(logits), targets)
     return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
+
+
+def margin_loss(lengths: Float[Array, "b c"], targets: Float[Array, "b c"]) -> Float[Array, "b"]:
+    """Margin loss of each image (Sabour et al. 2017, equation 4): the capsule of a class that is there should be at
+    least 0.9 long, that of another at most 0.1, which counts half.
+
+    Args:
+      lengths: of the class capsules, in [0, 1].
+      targets: class shares.
+    """
+    present, absent = jax.nn.relu(0.9 - lengths) ** 2, jax.nn.relu(lengths - 0.1) ** 2
+    return (targets * present + 0.5 * (1 - targets) * absent).sum(axis=-1)
 
 
 def mixup(
@@ -103,9 +117,16 @@ def _logits(graphdef, mesh, views, params, stats, inputs):
         logits = model.logits_of_frozen(inputs)
     else:
         images = inputs.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else inputs
-        logits = sum(model(view(images, *how)) for how in VIEWS[views]) / len(VIEWS[views])
+        logits = mean_over_views(model, images, views)
     # Whole on every device, so that each process can read it.
     return jax.lax.with_sharding_constraint(logits, NamedSharding(mesh, PartitionSpec()))
+
+
+def mean_over_views(
+    model: Callable[[Float[Array, "b h w 3"]], Float[Array, "b c"]], images: Float[Array, "b h w 3"], views: str
+) -> Float[Array, "b c"]:
+    """The mean of the logits over the test-time views of that name."""
+    return sum(model(view(images, *how)) for how in VIEWS[views]) / len(VIEWS[views])
 
 
 def view(images: Float[Array, "b h w 3"], turns: int, flip: bool) -> Float[Array, "b _ _ 3"]:
