@@ -39,7 +39,10 @@ from wbcjax.report.cells import (
     percent,
     unique,
 )
+from wbcjax.report.literature import is_literature, literature_tables
 from wbcjax.report.localisation import LOCALISERS, localisation_tables
+from wbcjax.report.robustness import robustness_tables
+from wbcjax.report.uncertainty import uncertainty_tables
 
 
 def load_results(folder: Path | str) -> list[dict[str, Any]]:
@@ -57,8 +60,11 @@ def load_results(folder: Path | str) -> list[dict[str, Any]]:
 def build_tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
     """All tables that the results allow; the notes of an experiment stand under the first that shows it."""
     rows = [{**row, "experiment": result["experiment"]} for result in results for row in result["rows"]]
-    tables = [table for build in (_data, localisation_tables, _accuracy, _confusion, _measures, _noise, _misread)
-              for table in build(rows)]
+    builders = (_data, localisation_tables, _accuracy, literature_tables, _confusion, _measures, _noise,
+                robustness_tables, _misread)
+    # A network judged with a temperature or in an ensemble is no rival in the other tables.
+    others = [row for row in rows if "network" not in row]
+    tables = [*(table for build in builders for table in build(others)), *uncertainty_tables(rows)]
     notes = {result["experiment"]: result.get("notes", ()) for result in results}
     done = []
     for table in tables:
@@ -142,7 +148,7 @@ def input_name(row: Row) -> str:
 def _accuracy(rows: Sequence[Row]) -> Iterator[Table]:
     """Table 9: accuracy of every model on whole images and on crops, one table a split, TEST first."""
     rows = [row for row in rows if row["metric"] == "accuracy" and not row.keys() & {"alpha", "class_name"}]
-    rows = in_model_order(rows)
+    rows = in_model_order(row for row in rows if not is_literature(row))
     for split in official_first(row["split"] for row in rows):
         used = [row for row in rows if row["split"] == split]
         crops = [kind for kind in in_input_order(used) if kind != "whole"]
@@ -166,7 +172,8 @@ def _accuracy(rows: Sequence[Row]) -> Iterator[Table]:
 def _measures(rows: Sequence[Row]) -> Iterator[Table]:
     """Balanced accuracy, calibration error and the F1 of each class, of every model and input."""
     names = {"balanced_accuracy": "balanced, %", "ece": "ECE, %", "missed": "no ROI"}
-    rows = [row for row in rows if "alpha" not in row and not row["model"].startswith(LOCALISERS)]
+    rows = [row for row in rows if not row["model"].startswith(LOCALISERS)
+            and not row.keys() & {"alpha", "fold_by"}]
     scores = [row for row in rows if row["metric"] in names and "class_name" not in row]
     of_class = [row for row in rows if row["metric"] == "f1" and "class_name" in row]
     rows = in_model_order([*scores, *of_class])
