@@ -46,6 +46,7 @@ def test_a_finished_run_holds_everything(finished, config):
     assert json.loads((finished / "config.json").read_text()) == portable(config)
     assert is_finished(finished, config) and is_begun(finished)
     assert not is_finished(finished, replace(config, train=replace(config.train, seed=1)))
+    assert is_finished(finished, replace(config, test_views="flips")), "they do not change what is trained"
     assert "root" not in portable(config)["data"], "a run must not depend on where its data lay"
 
 
@@ -170,3 +171,4 @@ def test_identity_leaves_out_what_has_its_default():
     assert identity(config) == {}
     changed = replace(config, fold=2, model=replace(config.model, name="lenet"))
     assert identity(changed) == {"fold": 2, "model": {"name": "lenet"}}
+    assert identity(replace(changed, test_views="flips")) == identity(changed)

@@ -44,8 +44,13 @@ def portable(config: Config) -> dict:
 
 
 def identity(config: Config) -> dict:
-    """``portable`` without what has its default: a field that a new version adds renames no finished run."""
-    return _changed(portable(config), cfg.to_dict(type(config)()))
+    """``portable`` without what has its default, so that a field that a new version adds renames no finished run, and
+    without the test-time views, which do not change what is trained."""
+    return _without_views(_changed(portable(config), cfg.to_dict(type(config)())))
+
+
+def _without_views(values: dict) -> dict:
+    return {name: value for name, value in values.items() if name != "test_views"}
 
 
 def _changed(values: dict, defaults: dict) -> dict:
@@ -120,12 +125,14 @@ def _without_machine(config: Config) -> dict:
 
 
 def is_finished(workdir: Path, config: Config) -> bool:
-    """Whether ``workdir`` holds the weights of this very config; fields newer than they are had their defaults."""
+    """Whether ``workdir`` holds the weights of this very config, whatever its test-time views; fields newer than they
+    are had their defaults."""
     path = workdir / WEIGHTS
     if not path.is_file():
         return False
     try:
-        return _without_machine(cfg.from_dict(type(config), read_config(path))) == portable(config)
+        stored = _without_machine(cfg.from_dict(type(config), read_config(path)))
+        return _without_views(stored) == _without_views(portable(config))
     except ConfigError:  # a field that is no more, or a run of another kind
         return False
 
