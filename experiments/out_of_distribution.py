@@ -2,7 +2,7 @@
 
     python experiments/out_of_distribution.py --data.root ROOT
 
-Background, red cells, two cells, basophils, a simulated stain. Uses the run of ``recommendation`` where it is there;
+Background, red cells, two cells, basophils, a simulated stain. Uses the network of uncertainty.py where it is there;
 draws the foreign crops and the ROC.
 """
 

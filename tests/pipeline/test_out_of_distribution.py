@@ -72,10 +72,10 @@ def test_features_and_logits_are_those_of_the_model(config, monkeypatch):
     model = build(config.model, 0)
     model.eval()
     images = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), np.uint8)
-    expected = predict_logits(*split(model), images)
-    for batch in (3, 128):
+    for batch, views in ((3, "one"), (128, "one"), (4, "dihedral")):
+        expected = predict_logits(*split(model), images, views=views)
         monkeypatch.setattr(ood, "BATCH", batch)
-        logits, features = ood.logits_and_features(model, images)
+        logits, features = ood.logits_and_features(model, images, views)
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(model.classify(jnp.asarray(features)), expected, rtol=1e-5, atol=1e-5)
 

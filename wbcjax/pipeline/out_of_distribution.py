@@ -27,7 +27,8 @@ from wbcjax.pipeline.runs import load_run
 from wbcjax.pipeline.studies import Splits, ensure_trained, proven_fingerprint, run_labels
 from wbcjax.pipeline.workdir import portable
 from wbcjax.training import merge, split
-from wbcjax.typing import CLASS_NAMES, Float, Images, Int
+from wbcjax.training.classifier import VIEWS, view
+from wbcjax.typing import CLASS_NAMES, Float, Images
 
 NEIGHBOURS = 50
 """Rank of the training feature whose distance counts, as published for CIFAR (Sun et al. 2022)."""
@@ -67,8 +68,7 @@ def out_of_distribution_study(
     train, files = splits.get(config, "TRAIN"), splits.get(config, "TEST")
     smears = inputs_of(originals(data_root(config.data), "TEST"), config)
     foreign = foreign_sets(config, smears)
-    _, features = logits_and_features(model, train.images)
-    score = Scores(model, features, train.labels)
+    score = Scores(model, train, config.test_views)
     foreign_scores = {kind: score(found.images) for kind, found in foreign.items()}
     common = {"model": config.model.name, "input": config.input, "split": "TEST", **run_labels(config, model)}
     rows: Rows = [row(**common, metric="images", foreign=kind, value=len(found.images))
@@ -88,14 +88,15 @@ def out_of_distribution_study(
 class Scores:
     """Every score of a model, by its name."""
 
-    def __init__(self, model: Classifier, features: Float[np.ndarray, "n f"], labels: Int[np.ndarray, "n"]):
-        """Fit those that need it to training features and their labels."""
-        self._model, self._features = model, features
-        self._gaussians = ood.fit_gaussians(features, labels)
+    def __init__(self, model: Classifier, train: Inputs, views: str):
+        """Fit those that need it to the features of the training images; ``views`` is a name of ``VIEWS``."""
+        self._model, self._views = model, views
+        _, self._features = logits_and_features(model, train.images, views)
+        self._gaussians = ood.fit_gaussians(self._features, train.labels)
 
     def __call__(self, images: Images) -> Mapping[str, Float[np.ndarray, "n"]]:
         """Higher the further out an image lies."""
-        logits, features = logits_and_features(self._model, images)
+        logits, features = logits_and_features(self._model, images, self._views)
         neighbours = min(NEIGHBOURS, len(self._features))
         return {
             "max softmax": ood.max_softmax(logits),
@@ -133,22 +134,27 @@ def separation_rows(
 
 
 def logits_and_features(
-    model: Classifier, images: Images
+    model: Classifier, images: Images, views: str = "one"
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n f"]]:
-    """Logits and the feature vector before the last layer, in float32, of uint8 images."""
+    """Logits and the feature vector before the last layer, in float32, of uint8 images; each the mean over ``views``, a
+    name of ``VIEWS``."""
     graphdef, params, stats = split(model)
     size = min(BATCH, len(images))
     found = []
     for start in range(0, len(images), size):
         batch = np.asarray(images[start : start + size])
         padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)])
-        found.append([np.asarray(part)[: len(batch)] for part in _forward(graphdef, params, stats, padded)])
+        found.append([np.asarray(part)[: len(batch)] for part in _forward(graphdef, views, params, stats, padded)])
     logits, features = zip(*found, strict=True)
     return np.concatenate(logits), np.concatenate(features)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(graphdef: nnx.GraphDef, params: dict, stats: dict, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _forward(
+    graphdef: nnx.GraphDef, views: str, params: dict, stats: dict, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     model = merge(graphdef, params, stats, training=False)
-    features = model.forward_features(images.astype(jnp.float32) / 255)
+    images = images.astype(jnp.float32) / 255
+    features = sum(model.forward_features(view(images, *how)) for how in VIEWS[views]) / len(VIEWS[views])
+    # The last layer is linear: of the mean features it makes the mean logits.
     return model.classify(features), features.astype(jnp.float32)
