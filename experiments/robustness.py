@@ -3,9 +3,9 @@
     python experiments/robustness.py --data.root ROOT
     python experiments/robustness.py --data.root ROOT --vgg16 random --inception_v3 FILE   # weights at hand
 
-α from 0 to 0.5 with five noise seeds, MedMNIST-C's corruptions at five levels, noise and corruption after cropping. The
-networks of ImageNet size are judged on every eighth file. Also the plain custom CNN 1 behind a denoiser, and the mean of
-the five fold networks of the recommended setting. Uses the runs of the other experiments, and trains what is missing.
+α from 0 to 0.5 with five noise seeds, MedMNIST-C's corruptions at five levels; noise and corruption come after cropping.
+The networks of ImageNet size are judged on every eighth file. Also the plain custom CNN 1 behind a denoiser, and the mean
+of the five fold networks of the recommended setting. Uses the runs of the other experiments, and trains what is missing.
 """
 
 import sys

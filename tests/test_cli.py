@@ -311,6 +311,11 @@ def test_report_and_readme(run_folder, synthetic_root, capsys, tmp_path, monkeyp
     assert main(["report", "--readme", "--results", "results"]) == 0
     assert "README.md: tables updated\nREADME.md: up to date" in capsys.readouterr().out
     assert "LeNet" in Path("README.md").read_text()
+    Path("MODEL_CARD.md").write_text("<!-- results:begin table9-TEST --><!-- results:end -->")
+    assert main(["report", "--readme", "--results", "results"]) == 0
+    assert "README.md: up to date\nMODEL_CARD.md: tables updated" in capsys.readouterr().out
+    assert main(["report", "--readme", "--results", "results", "--documents", "MODEL_CARD.md"]) == 0
+    assert capsys.readouterr().out == "MODEL_CARD.md: up to date\n"
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(synthetic_root, train, capsys, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from wbcjax.errors import DataError
 from wbcjax.evaluation import classification as cl
-from wbcjax.evaluation.uncertainty import bootstrap, resample
+from wbcjax.evaluation.uncertainty import bootstrap, bootstrap_mean, resample
 
 
 def confusions(right, copies, classes, num_classes=2):
@@ -110,3 +110,15 @@ def test_coverage():
         too_narrow += abs(right.sum() / 600 - 2 / 3) <= half
     assert 0.90 <= held / 200 <= 0.99
     assert too_narrow < held
+
+
+def test_mean_over_originals():
+    values, sources, labels = np.array([1.0, 0.0, 0.0, 1.0]), ("b", "a", "a", "c"), np.array([0, 0, 0, 1])
+    found = bootstrap_mean(values, sources, labels)
+    assert found.value == 0.5, "images count, not originals"
+    # Class 0 draws two of a (0, 0) and b (1); class 1 has c alone: from (0, 0, 0, 0, 1) to (1, 1, 1).
+    assert found.low == pytest.approx(1 / 5) and found.high == 1
+    alone = bootstrap_mean(np.full(3, 0.25), tuple("abc"), np.zeros(3, int))
+    assert alone == (0.25, 0.25, 0.25)
+    with pytest.raises(DataError, match="3 values, 2 sources"):
+        bootstrap_mean(np.zeros(3), ("a", "b"), np.zeros(3, int))

@@ -14,7 +14,6 @@ from wbcjax.evaluation.results import read_results
 from wbcjax.models import build
 from wbcjax.models.denoiser import build_denoiser
 from wbcjax.pipeline import denoiser as runs
-from wbcjax.pipeline.inputs import Inputs
 from wbcjax.pipeline.runs import load_run
 
 
@@ -59,10 +58,5 @@ def test_predictions_go_through_the_denoiser():
     np.testing.assert_array_equal(swept[0, 0], expected)
 
 
-def test_psnr_and_sums_by_hand():
+def test_psnr_by_hand():
     np.testing.assert_allclose(runs.psnr(np.array([1.0, 0.1, 0.01])), [0, 10, 20])
-    inputs = Inputs(np.zeros((3, 2, 2, 3), np.uint8), np.array([2, 0, 2]), ("b", "a", "b"), ("x", "y", "z"),
-                    np.zeros(3, bool))
-    totals, classes = runs.sums_by_source(np.array([1.0, 5.0, 3.0]), inputs)
-    np.testing.assert_array_equal(totals, [[5, 1], [4, 2]])
-    np.testing.assert_array_equal(classes, [0, 2])

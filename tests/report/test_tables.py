@@ -11,7 +11,7 @@ from rich.console import Console
 from sklearn.metrics import confusion_matrix
 
 from wbcjax.errors import DataError
-from wbcjax.evaluation.results import row, write_results
+from wbcjax.evaluation.results import row
 from wbcjax.report import render, tables
 from wbcjax.report.cells import Cell, Column, Table, combine, label
 from wbcjax.typing import CLASS_NAMES
@@ -197,38 +197,9 @@ def test_duration(seconds, text):
     assert render.duration(seconds) == text
 
 
-def save(folder, experiment, rows):
-    write_results(folder / f"{experiment}.json", experiment=experiment, config={}, rows=rows, seeds=0,
-                  data_fingerprint="f" * 16, wall_time=1.0)
-
-
-def test_readme_block_is_replaced_and_the_rest_kept(tmp_path):
-    readme, results = tmp_path / "README.md", tmp_path / "results"
-    save(results, "table9", [accuracy("lenet", 0.7), *confusion_rows(np.eye(4, dtype=int))])
-    readme.write_text(f"# Title\n{render.BEGIN}\nold\n{render.END}\ntail\n")
-    assert render.update_readme(readme, results) is True
-    text = readme.read_text()
-    assert text.startswith(f"# Title\n{render.BEGIN}\n**Table 9.") and text.endswith(f"{render.END}\ntail\n")
-    assert "old" not in text and "| LeNet | 70.0 | – |" in text and text.count("<details>") == 1
-    assert "| table9 |" in text  # where the numbers come from
-    assert render.update_readme(readme, results) is False
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "results"]
-
-
-@pytest.mark.parametrize("text", ["no markers", "<!-- results:begin -->", "<!-- results:end --><!-- results:begin -->",
-                                  "<!-- results:begin --><!-- results:begin --><!-- results:end -->"])
-def test_a_readme_without_its_two_markers_is_refused_and_kept(text, tmp_path):
-    (tmp_path / "README.md").write_text(text)
-    with pytest.raises(DataError, match=r"README\.md: needs one line"):
-        render.update_readme(tmp_path / "README.md", tmp_path)
-    assert (tmp_path / "README.md").read_text() == text
-
-
 def test_missing_and_damaged_results_are_named(tmp_path):
     with pytest.raises(DataError, match="no such folder of results"):
         tables.load_results(tmp_path / "none")
-    with pytest.raises(DataError, match="no such file"):
-        render.update_readme(tmp_path / "README.md", tmp_path)
     (tmp_path / "bad.json").write_text(json.dumps({"rows": []}))
     with pytest.raises(DataError, match=r"bad\.json"):
         tables.load_results(tmp_path)

@@ -12,7 +12,7 @@ from wbcjax.errors import ConfigError
 if TYPE_CHECKING:
     from wbcjax.report.cells import Table
 
-README = Path("README.md")
+README, MODEL_CARD = Path("README.md"), Path("MODEL_CARD.md")
 
 
 @dataclass
@@ -59,7 +59,7 @@ def printed(table: "Table") -> bool:
 
 @dataclass
 class Report:
-    """Write the HTML report of a folder of results files, or the tables of the README."""
+    """Write the HTML report of a folder of results files, or the tables of the README and the model card."""
 
     results: Path = Path("experiments/results")
     """Folder of results files."""
@@ -68,15 +68,19 @@ class Report:
     out: Path = Path("report.html")
     """The report to write."""
     readme: bool = False
-    """Bring the tables of README.md up to date instead."""
+    """Bring the tables and figures in Markdown files up to date instead."""
+    documents: tuple[Path, ...] = ()
+    """Those files, whose markers wbcjax/report/documents.py explains. None given: README.md, and MODEL_CARD.md where
+    there is one."""
 
     def run(self) -> int:
+        from wbcjax.report.documents import update_document
         from wbcjax.report.html import write_report
-        from wbcjax.report.render import update_readme
 
         if self.readme:
-            changed = update_readme(README, self.results)
-            print(f"{README}: {'tables updated' if changed else 'up to date'}")
+            for document in self.documents or (README, *filter(Path.is_file, (MODEL_CARD,))):
+                changed = update_document(document, self.results)
+                print(f"{document}: {'tables updated' if changed else 'up to date'}")
             return 0
         figures = self.figures or self.results.parent / "figures"
         print(write_report(self.results, figures, self.out))

@@ -13,8 +13,8 @@ from wbcjax.config.training import OptimConfig, TrainConfig
 
 @dataclass(frozen=True)
 class ModelConfig(BackboneConfig):
-    """Which network, and how it computes. LeNet and the custom CNNs have no stages to freeze; the second custom CNN alone
-    of these has a norm."""
+    """Which network, and how it computes. LeNet and the custom CNNs have no stages to freeze; of these the second
+    custom CNN alone has a norm."""
 
     name: str = "custom2"
     num_classes: int = 4

@@ -49,7 +49,7 @@ METRICS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("mean_iou", "min_iou", "max_iou", "median_iou", "iou_fraction"), (0, 1)),
     **dict.fromkeys(("mask_iou", "median_mask_iou"), (0, 1)),
     "std_iou": (0, 0.5),
-    "missed_share": (0, 1),
+    **dict.fromkeys(("missed_share", "noise_iou", "chain_accuracy"), (0, 1)),
     **dict.fromkeys(("noise_accuracy", "noise_seed_std", "corruption_accuracy", "mean_corruption_accuracy"), (0, 1)),
     **dict.fromkeys(("noise_retention", "mean_retention", "corruption_retention"), (0, math.inf)),
     "difference": (-1, 1),
@@ -70,7 +70,9 @@ masks (``kind``), of one class (``class_name``) or the mean over them. ``mask_io
 ``noise_…`` of the robustness study: accuracy at noise level ``alpha`` over all noise seeds, its deviation between the
 seeds, its share of the clean accuracy; ``mean_retention``: that share over the paper's seven levels. ``corruption_…``:
 under one ``corruption``, at one ``level`` or the mean over the five.
-``missed_share``: of the images, those without a predicted box. ``psnr``: peak signal-to-noise ratio, in decibels.
+``missed_share``: of the images, those without a predicted box. ``noise_iou``: mean IoU at noise level ``alpha``.
+``chain_accuracy``: of ROI and classifier together, with noise ``added`` at some place.
+``psnr``: peak signal-to-noise ratio, in decibels.
 ``difference``: of accuracy from that of the first variant.
 ``side_std``: deviation of a side of the published boxes, in pixels.
 ``source_accuracy``: accuracy on the copies of one original. ``originals``: how many, of the ``part`` named."""

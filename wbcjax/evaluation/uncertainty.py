@@ -97,6 +97,28 @@ def bootstrap_images(
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
+def bootstrap_mean(
+    values: Float[np.ndarray, "n"], sources: Sequence[str], labels: Int[np.ndarray, "n"], **options
+) -> Interval:
+    """Mean of one figure an image, and its interval over originals within class.
+
+    Args:
+      sources: the original of each image; where each image is its own, any different names.
+      labels: the class of each image; that of an original is its first image's.
+      options: of ``bootstrap``.
+
+    Raises:
+      DataError: as ``bootstrap`` does, or lengths differ.
+    """
+    if not len(values) == len(sources) == len(labels):
+        raise DataError(f"{len(values)} values, {len(sources)} sources and {len(labels)} labels: give one of each per "
+                        "image")
+    number = groups_of(sources)
+    _, first = np.unique(number, return_index=True)
+    totals = np.stack([np.bincount(number, weights=weights) for weights in (values, np.ones(len(values)))], axis=1)
+    return bootstrap(totals, lambda sums: sums[:, 0] / sums[:, 1], classes=labels[first], **options)
+
+
 def groups_of(sources: Sequence[str]) -> Int[np.ndarray, "n"]:
     """Number of the original of each image, in the order of their names."""
     return np.unique(np.asarray(sources, str), return_inverse=True)[1]

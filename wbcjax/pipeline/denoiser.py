@@ -4,6 +4,7 @@ It is trained like every other network, on crops of TRAIN, and judged by the pea
 of TRAIN that it did not see; what it is worth for classification is for the sweep over noise levels to say.
 """
 
+import functools
 import hashlib
 import json
 import time
@@ -17,7 +18,7 @@ from wbcjax import config as cfg
 from wbcjax.data.device import DeviceStream
 from wbcjax.data.kaggle import kaggle
 from wbcjax.evaluation.results import row, write_results
-from wbcjax.evaluation.uncertainty import bootstrap
+from wbcjax.evaluation.uncertainty import bootstrap_mean
 from wbcjax.models.denoiser import Denoiser, build_denoiser
 from wbcjax.pipeline.inputs import Inputs, classifier_inputs, data_root, thinned, train_and_validation
 from wbcjax.pipeline.rows import Rows, noise_predictor
@@ -36,7 +37,7 @@ from wbcjax.roi import EXPANDED
 from wbcjax.training import fit, merge, split
 from wbcjax.training.denoiser import denoising_loss, squared_errors
 from wbcjax.training.weights import load_weights
-from wbcjax.typing import Float, Int
+from wbcjax.typing import Float
 
 ALPHAS = (0.05, 0.2, 0.35)
 """Noise levels at which the PSNR is measured."""
@@ -136,7 +137,8 @@ def load_denoiser(path: Path) -> Denoiser:
 
 def denoised(predict: jax.tree_util.Partial, denoiser: Denoiser) -> jax.tree_util.Partial:
     """``predict``, a function of images in [0, 1], of what the denoiser makes of them."""
-    return jax.tree_util.Partial(_in_turn, noise_predictor(denoiser), predict)
+    graphdef, params, stats = split(denoiser)
+    return jax.tree_util.Partial(functools.partial(_in_turn, graphdef), params, stats, predict)
 
 
 def denoising_predictor(model: nnx.Module, denoiser: Denoiser) -> jax.tree_util.Partial:
@@ -144,8 +146,10 @@ def denoising_predictor(model: nnx.Module, denoiser: Denoiser) -> jax.tree_util.
     return denoised(noise_predictor(model), denoiser)
 
 
-def _in_turn(first: jax.tree_util.Partial, then: jax.tree_util.Partial, images: jax.Array) -> jax.Array:
-    return then(first(images))
+def _in_turn(
+    graphdef: nnx.GraphDef, params: dict, stats: dict, predict: jax.tree_util.Partial, images: jax.Array
+) -> jax.Array:
+    return predict(merge(graphdef, params, stats, training=False)(images))
 
 
 def denoiser_study(config: cfg.DenoiserConfig, *, experiment: str, runs: Path, results: Path) -> Rows:
@@ -169,8 +173,7 @@ def psnr_rows(denoiser: Denoiser, held_out: Inputs, **common) -> Rows:
     for alpha in ALPHAS:
         errors = squared_errors(denoiser, np.asarray(held_out.images), alpha)
         for variant, error in zip(("noisy", "denoised"), errors, strict=True):
-            totals, classes = sums_by_source(psnr(error), held_out)
-            interval = bootstrap(totals, lambda sums: sums[..., 0] / sums[..., 1], classes=classes)
+            interval = bootstrap_mean(psnr(error), held_out.sources, held_out.labels)
             rows.append(row(model="denoiser", input="roi", roi="color", metric="psnr", alpha=alpha, variant=variant,
                             **common, **interval._asdict()))
     return rows
@@ -179,13 +182,3 @@ def psnr_rows(denoiser: Denoiser, held_out: Inputs, **common) -> Rows:
 def psnr(squared_error: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
     """Peak signal-to-noise ratio of images in [0, 1] with these mean squared errors, in decibels."""
     return -10 * np.log10(squared_error)
-
-
-def sums_by_source(
-    values: Float[np.ndarray, "n"], inputs: Inputs
-) -> tuple[Float[np.ndarray, "sources 2"], Int[np.ndarray, "sources"]]:
-    """For each original the sum of its images' values and their number; and its class."""
-    _, first, number = np.unique(inputs.sources, return_index=True, return_inverse=True)
-    totals = np.zeros((len(first), 2))
-    np.add.at(totals, number, np.stack([values, np.ones(len(values))], axis=1))
-    return totals, inputs.labels[first]

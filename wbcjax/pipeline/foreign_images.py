@@ -87,7 +87,7 @@ def foreign_sets(config: cfg.ClassifierConfig, test: Inputs) -> dict[str, Foreig
 
 
 def restained(images: Images, gains: np.ndarray = STAIN) -> Images:
-    """Images with the optical density of their channels times ``gains``. White stays white, and black, the fill, black."""
+    """Images with the optical density of their channels times ``gains``. White stays white, and the fill black."""
     density = -np.log(np.maximum(images, 1) / 255)
     return np.where(images > 0, (255 * np.exp(-gains * density)).round(), 0).astype(np.uint8)
 

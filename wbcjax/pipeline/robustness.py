@@ -72,7 +72,8 @@ def robustness_study(
       ConfigError: if the noise levels leave out 0, which retention is relative to.
     """
     if 0.0 not in noise.alphas:
-        raise ConfigError(f"noise.alphas = {noise.alphas} is impossible here: expected 0 among them, the clean accuracy")
+        raise ConfigError(f"noise.alphas = {noise.alphas} is impossible here: expected 0 among them, for the clean "
+                          "accuracy")
     started = time.perf_counter()
     splits, rows = Splits(), []
     for number, candidate in enumerate(candidates, 1):

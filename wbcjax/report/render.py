@@ -3,19 +3,13 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wbcjax.errors import DataError
-from wbcjax.files import write_text
 from wbcjax.report.cells import Cell, Column, Table
-from wbcjax.report.tables import build_tables, load_results
+from wbcjax.report.tables import build_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-"""The lines of the README between which the generated tables stand."""
 
 
 def print_tables(tables: Sequence[Table], console: "Console | None" = None) -> None:
@@ -54,19 +48,22 @@ def print_tables(tables: Sequence[Table], console: "Console | None" = None) -> N
 
 def to_markdown(table: Table) -> str:
     """One table in GitHub's Markdown under a bold title; ours is bold where it reaches the paper's."""
-    headings = [
-        f"{column.group}: {column.heading}" if column.group else column.heading for column in table.columns
-    ]
+    headings = [full_heading(column) for column in table.columns]
     lines = [
         f"**{_plain(table.title)}**",
         "",
         _line(map(_plain, headings)),
         _line([":---", *["---:"] * (len(headings) - 1)]),
     ]
-    lines += [_line(map(_markdown_cell, row)) for row in table.rows]
+    lines += [_line(map(markdown_cell, row)) for row in table.rows]
     if table.notes:
         lines += ["", " ".join(map(_plain, table.notes))]
     return "\n".join(lines) + "\n"
+
+
+def full_heading(column: Column) -> str:
+    """A column's heading with its group before it."""
+    return f"{column.group}: {column.heading}" if column.group else column.heading
 
 
 def to_html(table: Table) -> str:
@@ -130,28 +127,6 @@ def duration(seconds: float | int) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def update_readme(readme: Path | str, results_dir: Path | str) -> bool:
-    """Replace the marked block of a README with the tables of the results files; True if it changed.
-
-    Everything outside the two marker lines stays as it is, and the file is replaced whole or not at all.
-
-    Raises:
-      DataError: if the file or a marker is missing, or a results file is invalid.
-    """
-    readme = Path(readme)
-    if not readme.is_file():
-        raise DataError(f"{readme}: no such file; give the README to update")
-    text = readme.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or text.count(BEGIN) > 1 or text.count(END) > 1:
-        raise DataError(f"{readme}: needs one line {BEGIN} and, below it, one line {END}; add them")
-    updated = f"{before}{BEGIN}\n{readme_block(load_results(results_dir))}{END}{after}"
-    if updated != text:
-        write_text(readme, updated)
-    return updated != text
-
-
 def _plain(text: str) -> str:
     """Text with what Markdown would read as a table edge, markup or HTML made harmless."""
     escaped = escape(" ".join(text.split()), quote=False)
@@ -162,7 +137,8 @@ def _line(cells) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _markdown_cell(cell: Cell) -> str:
+def markdown_cell(cell: Cell) -> str:
+    """One entry in Markdown, with its interval in brackets."""
     text = f"**{_plain(cell.text)}**" if cell.kind in ("good", "strong") else _plain(cell.text)
     return f"{text} ({_plain(cell.interval)})" if cell.interval else text
 
