@@ -1,0 +1,48 @@
+"""Robustness of every network of Table 9: Gaussian noise and eleven corruptions, on TEST.
+
+    python experiments/robustness_table9.py --data.root ROOT
+    python experiments/robustness_table9.py --data.root ROOT --inputs color --vgg16 FILE   # weights at hand
+
+α from 0 to 0.5 with five noise seeds, MedMNIST-C's corruptions at five levels; noise and corruption come after cropping.
+Networks are judged on a share of each original's files: 110 passes each. Uses the runs of ``table9_classification.py``,
+and trains what is missing.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from wbcjax import cli
+from wbcjax.cli.experiment import Networks
+
+
+@dataclass
+class RobustnessTable9(Networks):
+    """The networks of Table 9 under noise and corruptions."""
+
+    inputs: tuple[Literal["whole", "color", "mask_rcnn", "oracle"], ...] = ("color", "whole")
+    protocols: tuple[Literal["frozen", "fine-tuned"], ...] = ("fine-tuned",)
+    share: float = 0.25
+    """Share of the TEST files for LeNet and the custom CNNs on crops; a quarter of it on whole images."""
+    large_share: float = 0.03125
+    """Share for VGG16, ResNet50 and InceptionV3: about one file an original."""
+
+    name = "robustness_table9"
+
+    def study(self) -> None:
+        from wbcjax.pipeline.robustness import Candidate, robustness_study
+        from wbcjax.pipeline.transfer_presets import NETWORKS
+        from wbcjax.report.robustness import corruption_grid
+
+        def share(config):
+            if config.model.name in NETWORKS:
+                return self.large_share
+            return self.share if config.input == "roi" else self.share / 4
+
+        rows = robustness_study([Candidate(config, share=share(config)) for config in self.configs()],
+                                experiment=self.name, runs=self.runs, results=self.results, notes=self.notes())
+        corruption_grid(rows, self.figures / "robustness_corruptions.png")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.script(RobustnessTable9, "robustness_table9.py"))
