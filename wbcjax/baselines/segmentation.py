@@ -49,7 +49,7 @@ def segment(image: Image, roi: ColorRoiConfig) -> Cell:
     hsv = cv2.cvtColor(blurred, cv2.COLOR_RGB2HSV)
     red = blurred[..., 0]
     limit, _ = cv2.threshold(red[shown][None], 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    dark = shown & (red <= limit)
+    dark = shown & (red <= max(limit, red[shown].min()))  # of one value alone the threshold lies below it
     blue = cv2.inRange(hsv, (roi.hsv_low[0], roi.hsv_low[1], 0), (roi.cytoplasm_high[0], 255, 255)) > 0
     nucleus = _without_specks(dark & blue if (dark & blue).any() else dark)
     stained = cv2.inRange(hsv, roi.hsv_low, roi.hsv_high) | cv2.inRange(hsv, roi.cytoplasm_low, roi.cytoplasm_high)
