@@ -17,6 +17,7 @@ def test_scores_by_hand():
     np.testing.assert_allclose(cp.adaptive(p)[0], [0.5, 1.0, 0.8])
     np.testing.assert_allclose(cp.adaptive(p, penalty=0.1)[0], [0.5, 1.2, 0.9])
     np.testing.assert_allclose(cp.adaptive(p, penalty=0.1, free=2)[0], [0.5, 1.1, 0.8])
+    np.testing.assert_allclose(cp.adaptive(p, cut=np.array([0.5, 1.0])), [[0.25, 0.9, 0.65], [1, 0, 1]])
     np.testing.assert_allclose(cp.true_scores(cp.adaptive(p), np.array([2, 1])), [0.8, 1.0])
 
 

@@ -31,13 +31,23 @@ def least_ambiguous(probabilities: Float[np.ndarray, "n c"]) -> Float[np.ndarray
 
 
 def adaptive(
-    probabilities: Float[np.ndarray, "n c"], penalty: float = 0.0, free: int = 1
+    probabilities: Float[np.ndarray, "n c"],
+    penalty: float = 0.0,
+    free: int = 1,
+    *,
+    cut: Float[np.ndarray, "n"] | None = None,
 ) -> Float[np.ndarray, "n c"]:
-    """Summed probability down to the class by falling probability (APS; Romano, Sesia and Candès 2020, without their
-    random cut of the last class), plus ``penalty`` for each rank beyond the first ``free`` (RAPS; Angelopoulos et al.
-    2021)."""
+    """Summed probability down to the class by falling probability (APS; Romano, Sesia and Candès 2020), plus
+    ``penalty`` for each rank beyond the first ``free`` (RAPS; Angelopoulos et al. 2021).
+
+    Args:
+      cut: a uniform random number an image, the share of the class's own probability that is left out of its sum.
+        Without it a network that is sure of most images gets sets of two classes almost always, since the scores of
+        the first and of the second class are then both next to 1.
+    """
     order = np.argsort(-probabilities, axis=1, kind="stable")
-    summed = np.cumsum(np.take_along_axis(probabilities, order, axis=1), axis=1)
+    ranked = np.take_along_axis(probabilities, order, axis=1)
+    summed = np.cumsum(ranked, axis=1) - (0 if cut is None else cut[:, None] * ranked)
     summed += penalty * np.maximum(np.arange(1, probabilities.shape[1] + 1) - free, 0)
     scores = np.empty_like(summed)
     np.put_along_axis(scores, order, summed, axis=1)

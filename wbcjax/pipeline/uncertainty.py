@@ -41,10 +41,11 @@ KEPT = tuple(np.arange(0.5, 1.001, 0.05).round(2).tolist())
 PENALTY = 0.1
 """Of RAPS, for each class beyond the first; chosen beforehand."""
 SCORES = {
-    "LAC": conformal.least_ambiguous,
-    "APS": conformal.adaptive,
-    "RAPS": lambda probabilities: conformal.adaptive(probabilities, PENALTY),
+    "LAC": lambda probabilities, cut: conformal.least_ambiguous(probabilities),
+    "APS": lambda probabilities, cut: conformal.adaptive(probabilities, cut=cut),
+    "RAPS": lambda probabilities, cut: conformal.adaptive(probabilities, PENALTY, cut=cut),
 }
+"""Of probabilities and a random number an image."""
 COPY, ALL_COPIES, BY_CLASS = "a copy", "all copies at once", "a copy, within each class"
 """What the prediction sets promise to cover of a new original with 95 %."""
 
@@ -56,8 +57,8 @@ NOTES = (
     "right.",
     "Prediction sets promise 95 % of the originals, each weighing the same: a copy drawn at random, all copies at "
     "once, or a copy within each class. Of a class of fewer than 19 originals no 95 % can be promised, so it is in all "
-    "sets of the last kind. Sets of the ensemble are cross-conformal: each TRAIN image is compared with the network "
-    "that left it out.",
+    "sets of the last kind. APS and RAPS cut off a random share of the last class. Sets of the ensemble are "
+    "cross-conformal: each TRAIN image is compared with the network that left it out.",
 )
 
 
@@ -209,10 +210,12 @@ def set_rows(evidence: Evidence, temperature: float, **common) -> Rows:
     held_out, test = evidence.held_out, evidence.test
     known, new = cal.softmax(held_out.logits, temperature), cal.softmax(test.logits, temperature)
     members = cal.softmax(evidence.members, temperature)
+    rng = np.random.default_rng(0)
+    cut_known, cut_new = rng.random(len(known)), rng.random(len(new))
     rows: Rows = []
     for name, score in SCORES.items():
-        true = conformal.true_scores(score(known), held_out.labels)
-        scores = score(new)
+        true = conformal.true_scores(score(known, cut_known), held_out.labels)
+        scores = score(new, cut_new)
         worst, originals = conformal.worst_copy(true, held_out.sources)
         sets = {
             (ONE, COPY): scores <= conformal.threshold(true, held_out.sources, ALPHA),
@@ -220,7 +223,8 @@ def set_rows(evidence: Evidence, temperature: float, **common) -> Rows:
             (ONE, BY_CLASS): scores <= conformal.class_thresholds(true, held_out.labels, held_out.sources, ALPHA,
                                                                   new.shape[1]),
             (FIVE, COPY): conformal.cross_conformal_sets(true, held_out.sources, evidence.folds,
-                                                         np.stack([score(member) for member in members]), ALPHA),
+                                                         np.stack([score(member, cut_new) for member in members]),
+                                                         ALPHA),
         }
         for (network, promise), members_of_sets in sets.items():
             rows += coverage_rows(members_of_sets, test, network=network, score=name, promise=promise, **common)

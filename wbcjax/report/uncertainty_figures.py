@@ -20,9 +20,10 @@ def draw_uncertainty(rows: Sequence[Row], folder: Path) -> list[Path]:
     diagrams = reliability_diagrams([r for r in judged if r["metric"] == "bin_accuracy"], folder / "reliability.png")
     add_figure(diagrams, "uncertainty", "Reliability of the recommended network on TEST",
                "Ten bins of equal mass; bars are 95 % intervals, bootstrapped over originals within class.")
-    curve = risk_coverage_curve([row for row in judged if "kept" in row], folder / "risk_coverage.png")
+    scaled = [row for row in judged if "kept" in row and row["calibration"] == "temperature"]
+    curve = risk_coverage_curve(scaled, folder / "risk_coverage.png")
     add_figure(curve, "uncertainty", "Errors among the most certain images of TEST",
-               "The band is the 95 % interval of the first curve, bootstrapped over originals within class.")
+               "With the temperature of the folds. Bands are 95 % intervals, bootstrapped over originals within class.")
     return [diagrams, curve]
 
 
@@ -46,19 +47,16 @@ def reliability_diagrams(rows: Sequence[Row], path: Path) -> Path:
 
 @style.look()
 def risk_coverage_curve(rows: Sequence[Row], path: Path) -> Path:
-    """Share of errors among the images kept, against their share of all, a curve a network and calibration."""
+    """Share of errors among the images kept, against their share of all, a curve a network."""
     figure, axes = style.new(1, 1, 5.4, 3.5)
     ax = axes[0, 0]
-    keys = unique((row["network"], row["calibration"]) for row in rows)
-    for number, key in enumerate(keys):
-        same = sorted((r for r in rows if (r["network"], r["calibration"]) == key), key=lambda row: row["kept"])
+    for number, network in enumerate(unique(row["network"] for row in rows)):
+        same = sorted((row for row in rows if row["network"] == network), key=lambda row: row["kept"])
         kept, value, low, high = (100 * np.array([row[name] for row in same])
                                   for name in ("kept", "value", "low", "high"))
-        if number == 0:
-            ax.fill_between(kept, 100 - high, 100 - low, color=style.SERIES[0], alpha=0.13, linewidth=0)
-        scaling = "" if key[1] == "none" else ", temperature"
-        ax.plot(kept, 100 - value, color=style.SERIES[number], marker=style.MARKERS[number], markersize=4,
-                label=f"{key[0]}{scaling}")
+        color = style.SERIES[number]
+        ax.fill_between(kept, 100 - high, 100 - low, color=color, alpha=0.13, linewidth=0)
+        ax.plot(kept, 100 - value, color=color, marker=style.MARKERS[number], markersize=4, label=network)
     ax.axhline(1, color=style.MUTED, linewidth=1, linestyle=":", label="1 %")
     ax.set(xlabel="most certain images kept, %", ylabel="of these read wrong, %")
     ax.set_ylim(bottom=0)
