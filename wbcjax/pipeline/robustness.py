@@ -1,4 +1,4 @@
-"""Robustness of classifiers on TEST: Gaussian noise and the corruptions of microscopes, against their clean accuracy.
+"""Robustness of classifiers: Gaussian noise and the corruptions of microscopes, against their clean accuracy.
 
 Noise comes after cropping, as in the paper's section 4.4; ``pipeline.roi_noise`` is about noise before it.
 """
@@ -21,10 +21,16 @@ from wbcjax.evaluation.corruption import corruption_sweep
 from wbcjax.evaluation.noise import noise_sweep
 from wbcjax.evaluation.results import row, write_results
 from wbcjax.evaluation.uncertainty import Interval, bootstrap
-from wbcjax.pipeline.inputs import Inputs, thinned
+from wbcjax.pipeline.inputs import Inputs, thinned, train_and_validation
 from wbcjax.pipeline.rows import Rows, noise_predictor
 from wbcjax.pipeline.runs import load_run
-from wbcjax.pipeline.studies import Progress, Splits, ensure_trained, proven_fingerprint, run_labels
+from wbcjax.pipeline.studies import (
+    Progress,
+    Splits,
+    ensure_trained,
+    proven_fingerprint,
+    run_labels,
+)
 from wbcjax.pipeline.workdir import portable
 from wbcjax.training import data_mesh
 from wbcjax.typing import Bool, Float, Int
@@ -42,7 +48,7 @@ class Candidate:
     variant: str | None = None
     """Name beside that of the network; None for its plain self."""
     share: float = 1.0
-    """Share of each TEST original's files, evenly spaced: slow networks are judged on fewer."""
+    """Share of each original's files, evenly spaced: slow networks are judged on fewer."""
     wrap: Callable[[jax.tree_util.Partial], jax.tree_util.Partial] | None = None
     """What stands around the network's function from images in [0, 1] to logits, such as a denoiser."""
 
@@ -66,7 +72,8 @@ def robustness_study(
     notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Rows:
-    """Accuracy on TEST of each candidate at every noise level (several noise seeds) and under every corruption.
+    """Accuracy of each candidate at every noise level (several noise seeds) and under every corruption: on TEST, or on
+    the fold of TRAIN that its config holds out.
 
     Raises:
       ConfigError: if the noise levels leave out 0, which retention is relative to.
@@ -81,12 +88,17 @@ def robustness_study(
         model, _ = load_run(ensure_trained(config, runs, splits))
         predict = noise_predictor(model, config.test_views)
         predict = predict if candidate.wrap is None else candidate.wrap(predict)
-        test = thinned(splits.get(config, "TEST"), candidate.share)
-        common = {"model": config.model.name, "input": config.input, "split": "TEST", "seed": config.train.seed,
-                  "images": len(test), **run_labels(config, model)}
+        if config.fold is None:
+            split, judged = "TEST", splits.get(config, "TEST")
+        else:
+            split = f"TRAIN, fold {config.fold} of {config.folds}"
+            _, judged = train_and_validation(config, splits.get(config, "TRAIN"))
+        judged = thinned(judged, candidate.share)
+        common = {"model": config.model.name, "input": config.input, "split": split, "seed": config.train.seed,
+                  "images": len(judged), **run_labels(config, model)}
         if candidate.variant is not None:
             common["variant"] = candidate.variant
-        rows += candidate_rows(predict, test, noise, **common)
+        rows += candidate_rows(predict, judged, noise, **common)
         if progress is not None:
             progress(number, len(candidates))
     write_results(

@@ -28,28 +28,32 @@ ALPHAS = (0.0, 0.05, 0.2, 0.35, 0.5)
 
 
 def robustness_tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """Clean accuracy and what is left of it under noise and corruptions, a line a network."""
+    """Clean accuracy and what is left of it under noise and corruptions, a line a network; TEST and each fold apart."""
     rows = in_model_order(row for row in rows if row["metric"] in METRICS)
-    body = []
-    for (name, kind), same in by_run(rows).items():
-        def figure(metric, same=same, **at):
-            return cell(combine([r for r in same if r["metric"] == metric and at.items() <= r.items()]))
-
-        body.append((
-            Cell(name, kind="label"), Cell(INPUT_NAMES.get(kind, kind)), Cell(COUNT(same[0]["images"])),
-            *(figure("noise_accuracy", alpha=alpha) for alpha in ALPHAS),
-            *(figure("noise_retention", alpha=alpha) for alpha in (0.05, 0.35)), figure("mean_retention"),
-            figure("mean_corruption_accuracy"),
-        ))
-    if body:
+    for split in sorted(unique(row["split"] for row in rows)):
+        used = [row for row in rows if row["split"] == split]
+        body = [_line(name, kind, same) for (name, kind), same in by_run(used).items()]
         columns = (Column("model"), Column("input"), Column("images"),
                    *(Column(f"α = {alpha:g}", "Accuracy") for alpha in ALPHAS),
                    Column("α = 0.05", "Share of the clean accuracy"), Column("α = 0.35", "Share of the clean accuracy"),
                    Column("mean, 0.05 to 0.35", "Share of the clean accuracy"), Column("corruptions"))
         note = ("Noise and corruptions are added to what the network sees, after cropping. Corruptions: mean accuracy "
                 "over eleven kinds at five levels.")
-        yield Table("robustness", "Robustness to noise and corruptions on TEST, %", "noise", columns, tuple(body),
-                    (note,), experiments_of(rows))
+        key = "robustness" if split == "TEST" else f"robustness-{split}"
+        yield Table(key, f"Robustness to noise and corruptions on {split}, %", "noise", columns, tuple(body), (note,),
+                    experiments_of(used))
+
+
+def _line(name: str, kind: str, rows: Sequence[Row]) -> tuple[Cell, ...]:
+    def figure(metric: str, **at) -> Cell:
+        return cell(combine([row for row in rows if row["metric"] == metric and at.items() <= row.items()]))
+
+    return (
+        Cell(name, kind="label"), Cell(INPUT_NAMES.get(kind, kind)), Cell(COUNT(rows[0]["images"])),
+        *(figure("noise_accuracy", alpha=alpha) for alpha in ALPHAS),
+        *(figure("noise_retention", alpha=alpha) for alpha in (0.05, 0.35)), figure("mean_retention"),
+        figure("mean_corruption_accuracy"),
+    )
 
 
 METRICS = ("noise_accuracy", "noise_retention", "mean_retention", "corruption_accuracy", "mean_corruption_accuracy")
