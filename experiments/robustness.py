@@ -2,7 +2,7 @@
 
     python experiments/robustness.py --data.root ROOT
 
-α from 0 to 0.5 with five noise seeds, MedMNIST-C's corruptions at five levels; noise and corruption come after cropping.
+α from 0 to 0.5 with five noise seeds, MedMNIST-C's corruptions at five levels, all after cropping.
 Beside the recommended network: its five fold networks together, and the plain custom CNN 1 alone, over four views and
 behind a denoiser. Uses the runs of the other experiments, and trains what is missing. About 30 min on one CPU core.
 """

@@ -1,5 +1,6 @@
 """The studies behind Tables 4 to 7 and Figure 12."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,9 @@ def test_a_study_trains_once_and_writes_valid_results(config, tmp_path):
     written = read_results(tmp_path / "table4.json")
     assert {(row["input"], row.get("roi")) for row in written["rows"]} == {("whole", None), ("roi", "color")}
     weights = {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/weights.safetensors")}
+    named = studies.classification_study(configs[:1], experiment="named", variant="mine", **places)
+    assert {row.pop("variant") for row in named} == {"mine"}
+    assert [row for row in written["rows"] if row["input"] == "whole"] == json.loads(json.dumps(named))
     noise = cfg.NoiseConfig(alphas=(0.0, 0.2), seeds=2)
     rows = studies.noise_study(configs, noise, experiment="fig12", **places)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/weights.safetensors")} == weights

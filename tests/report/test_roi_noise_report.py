@@ -10,7 +10,7 @@ from wbcjax.report.roi_noise import roi_noise_curves, roi_noise_examples, roi_no
 
 def rows() -> list[dict]:
     localiser = {"model": "color", "input": "whole", "split": "detector test", "variant": "robust"}
-    chain = {"model": "custom1", "input": "roi", "split": "TEST", "network": "recipe", "images": 622}
+    chain = {"model": "custom1", "input": "roi", "split": "TEST", "classifier": "recipe", "images": 622}
     made = [row(**{**localiser, "variant": "expanded, blur of 3 pixels"}, metric="noise_iou", value=0.4)]
     for alpha in (0.0, 0.5):
         at = {"alpha": alpha}

@@ -129,6 +129,14 @@ def test_confusion_matrices_equal_scikit_learns(pairs):
             assert shown == (f"{100 * expected[i, j]:.1f}" if totals[i, j] else "–")
 
 
+def test_confusions_are_found_by_the_name_of_their_run():
+    rows = confusion_rows(np.eye(4, dtype=int), variant="one, two") + confusion_rows(np.eye(4, dtype=int))
+    found = {table.key: table.title for table in tables.build_tables([result("x", rows)])}
+    assert found == {"confusion-custom-cnn-1-one-two-whole-test": "Custom CNN 1 (one, two), whole images, 4 images of TEST",
+                     "confusion-custom-cnn-1-whole-test":
+                     "Tables 4 and 5. Custom CNN 1, whole images, 4 images of TEST"}
+
+
 def test_confusion_of_seeds_is_summed_and_never_of_two_experiments():
     counts = np.arange(16).reshape(4, 4)
     seeds = [{**r, "experiment": "a"} for seed in (0, 1) for r in confusion_rows(counts, seed=seed)]

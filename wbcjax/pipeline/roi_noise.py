@@ -96,7 +96,7 @@ def roi_noise_study(
         rows += localisation_rows(iou, missed, size.alphas, **common)
     for name, config in networks.items():
         model, _ = load_run(ensure_trained(config, runs))
-        rows += chain_rows(model, config, localisers, size, network=name, seed=config.train.seed)
+        rows += chain_rows(model, config, localisers, size, classifier=name, seed=config.train.seed)
     write_results(
         results / f"{experiment}.json", experiment=experiment, rows=rows, seeds=list(range(size.seeds)),
         config={"size": size, "robust": robust, "runs": {name: portable(c) for name, c in networks.items()}},
@@ -210,7 +210,8 @@ def chain_rows(
             pictures, found = chain_inputs(np.asarray(image), box, config, list(localisers.values()),
                                            size.chain_alphas, seed, i)
             flat = pictures.reshape(-1, *pictures.shape[2:])
-            classes = predict_logits(*weights, flat, batch_size=len(flat)).argmax(axis=-1)
+            logits = predict_logits(*weights, flat, views=config.test_views, batch_size=len(flat))
+            classes = logits.argmax(axis=-1)
             hits[:, :, i] += (classes == files.labels[i]).reshape(hits.shape[:2]) / size.chain_seeds
             missed[:, :, i] += ~found / size.chain_seeds
     rows = []

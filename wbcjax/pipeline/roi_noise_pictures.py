@@ -24,7 +24,8 @@ def draw_roi_noise(results: Path, data: cfg.DataConfig, folder: Path, detector: 
     study = read_results(results)
     curves = roi_noise_curves(study["rows"], folder / "roi_noise.png")
     add_figure(curves, "noise", "Noise before the region of interest is found",
-               "Bands are 95 % intervals: of the IoU over images, of the accuracy over originals within class.")
+               "Bands are 95 % intervals: of the IoU over images, of the accuracy over originals within class, drawn "
+               "for noise after cropping alone.")
     localisers = all_localisers(cfg.from_dict(cfg.ColorRoiConfig, study["config"]["robust"]), detector)
     names = [label({"model": model, **({"variant": variant} if variant else {})}) for model, variant in localisers]
     bccd = voc(data_root(data), strict=False)

@@ -147,14 +147,15 @@ def classification_study(
     experiment: str,
     runs: Path,
     results: Path,
+    variant: str | None = None,
     notes: Sequence[str] = (),
     progress: Progress | None = None,
     splits: Splits | None = None,
 ) -> Rows:
     """Train each config on TRAIN and evaluate it on every image of TEST.
 
-    An image whose region is not found falls back to the whole image and is counted in the ``missed`` row. ``splits``
-    are inputs that the caller has made already.
+    An image whose region is not found falls back to the whole image and is counted in the ``missed`` row. ``variant``
+    names a setting other than that of the paper's tables; ``splits`` are inputs that the caller has made already.
 
     Raises:
       ConfigError: if a config trains on TEST.
@@ -174,6 +175,8 @@ def classification_study(
         predictions = predict_split(model, test, config)
         common = {"model": config.model.name, "input": config.input, "seed": config.train.seed,
                   **run_labels(config, model)}
+        if variant is not None:
+            common["variant"] = variant
         rows += classification_rows(predictions, split="TEST", **common)
         train = kaggle(data_root(config.data), "TRAIN", strict=config.data.strict)
         rows += unshared_rows(predictions, train, **common)

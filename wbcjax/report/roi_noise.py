@@ -1,6 +1,6 @@
 """Noise before the ROI as tables and figures: localisers against the noise level, and the accuracy behind them.
 
-A row of the chain has ``added``, where noise comes in, ``localiser`` and ``network``, which classifier it is.
+A row of the chain has ``added``, where noise comes in, ``localiser``, and ``classifier``, which of several.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,8 +45,8 @@ def roi_noise_tables(rows: Sequence[Row]) -> Iterator[Table]:
                     (Column("method"), *levels), tuple(body), experiments=experiments_of(used))
     used = [row for row in rows if row["metric"] == "chain_accuracy"]
     alphas, body = sorted({row["alpha"] for row in used}), []
-    for network, place in unique((row["network"], place_name(row)) for row in used):
-        of_place = [row for row in used if (row["network"], place_name(row)) == (network, place)]
+    for network, place in unique((row["classifier"], place_name(row)) for row in used):
+        of_place = [row for row in used if (row["classifier"], place_name(row)) == (network, place)]
         figures = (combine([row for row in of_place if row["alpha"] == alpha]) for alpha in alphas)
         body.append((Cell(network, kind="label"), Cell(place), *map(cell, figures)))
     if body:
@@ -75,7 +75,7 @@ def looks(names: Sequence[str]) -> Mapping[str, tuple[str, str]]:
 @style.look()
 def roi_noise_curves(rows: Sequence[Row], path: Path | str) -> Path:
     """IoU and share of missed images against the noise level, a curve a localiser; then the accuracy of the chain, a
-    panel a network. Bands are 95 % intervals.
+    panel a network. Bands are 95 % intervals, in the last panels of noise after cropping alone.
 
     Raises:
       ValueError: without an IoU at a noise level.
@@ -85,7 +85,7 @@ def roi_noise_curves(rows: Sequence[Row], path: Path | str) -> Path:
         raise ValueError("roi_noise_curves needs noise_iou at some noise level")
     missed = [row for row in rows if row["metric"] == "missed_share" and "added" not in row]
     chain = [row for row in rows if row["metric"] == "chain_accuracy"]
-    networks, known = unique(row["network"] for row in chain), looks(unique(map(label, iou)))
+    networks, known = unique(row["classifier"] for row in chain), looks(unique(map(label, iou)))
     panels = 2 + len(networks)
     figure, axes = style.new(-(-panels // 2), 2, 9.2, 0.7 + 3.1 * -(-panels // 2), sharex=True)
     for spare in axes.flat[panels:]:
@@ -97,12 +97,14 @@ def roi_noise_curves(rows: Sequence[Row], path: Path | str) -> Path:
     axes[0, 1].set(title="Images without a box, %", ylim=(0, 100))
     for ax, network in zip(axes.flat[2:], networks, strict=False):
         for place in unique(place_name(row) for row in chain):
-            part = [row for row in chain if (row["network"], place_name(row)) == (network, place)]
+            part = [row for row in chain if (row["classifier"], place_name(row)) == (network, place)]
             if part and part[0]["added"] == BEFORE:
                 color, marker = known[localiser_name(part[0])]
-                _curve(ax, part, 100, color=color, marker=marker)
+                # The bands of all places are alike: one of them does not hide the curves.
+                _curve(ax, part, 100, band=False, color=color, marker=marker)
             elif part:
-                _curve(ax, part, 100, **_CLEAN_BOX[part[0]["added"] == "after cropping"])
+                after = part[0]["added"] == "after cropping"
+                _curve(ax, part, 100, band=after, **_CLEAN_BOX[after])
         name = MODEL_NAMES.get(chain[0]["model"], chain[0]["model"])
         ax.set(title=f"Accuracy on TEST, %: {name}, {network}", ylim=(0, 100))
     for ax in axes.flat:
@@ -118,11 +120,11 @@ _CLEAN_BOX = {True: {"color": style.INK, "linestyle": "--", "marker": None},
 """Looks of the chain's curves with the clean file's box: noise after cropping, and before."""
 
 
-def _curve(ax, rows: Sequence[Row], unit: int, **line) -> None:
+def _curve(ax, rows: Sequence[Row], unit: int, *, band: bool = True, **line) -> None:
     rows = sorted(rows, key=lambda row: row["alpha"])
     alphas, values = [row["alpha"] for row in rows], [unit * row["value"] for row in rows]
     ax.plot(alphas, values, linewidth=1.5, markersize=4, **line)
-    if all("low" in row for row in rows):
+    if band and all("low" in row for row in rows):
         low, high = ([unit * row[key] for row in rows] for key in ("low", "high"))
         ax.fill_between(alphas, low, high, color=line["color"], alpha=0.12, linewidth=0)
 

@@ -8,6 +8,7 @@ oracle), ``alpha``, ``seed``, ``class_name``, ``true`` and ``predicted`` (of ``c
 ``source_accuracy``). Any other key tells settings apart and is shown in the row's label.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,7 @@ from wbcjax.report.cells import (
 from wbcjax.report.literature import is_literature, literature_tables
 from wbcjax.report.localisation import LOCALISERS, localisation_tables
 from wbcjax.report.robustness import robustness_tables
+from wbcjax.report.roi_noise import roi_noise_tables
 from wbcjax.report.uncertainty import uncertainty_tables
 
 
@@ -61,7 +63,7 @@ def build_tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
     """All tables that the results allow; the notes of an experiment stand under the first that shows it."""
     rows = [{**row, "experiment": result["experiment"]} for result in results for row in result["rows"]]
     builders = (_data, localisation_tables, _accuracy, literature_tables, _confusion, _measures, _noise,
-                robustness_tables, _misread)
+                robustness_tables, roi_noise_tables, _misread)
     # A network judged with a temperature or in an ensemble is no rival in the other tables.
     others = [row for row in rows if "network" not in row]
     tables = [*(table for build in builders for table in build(others)), *uncertainty_tables(rows)]
@@ -129,12 +131,13 @@ def _confusion(rows: Sequence[Row]) -> Iterator[Table]:
                 Cell(percent(share) if total else DASH, kind="strong" if j % len(classes) == i else "")
                 for j, (share, total) in enumerate(zip(shares, totals, strict=True)))))
         paper = {"whole": "Tables 4 and 5. ", "roi": "Tables 6 and 7. "}[run["input"]]
-        title = paper if run["model"] in ("custom1", "custom2") else ""
+        title = paper if run["model"] in ("custom1", "custom2") and "variant" not in run else ""
         title += f"{label(run)}, {input_name(run)}, {counts.sum():,} images of {run['split']}"
         groups = ("by row", "by column")
         columns = (Column("true class"), *(Column(name, group) for group in groups for name in classes))
         note = "In %. By row: of the images of each true class; by column: of the predictions of each class."
-        yield Table(f"confusion-{number}", title, "confusion", columns, tuple(body),
+        key = re.sub("[^a-z0-9]+", "-", f"confusion {label(run)} {input_kind(run)} {run['split']}".lower())
+        yield Table(key.strip("-"), title, "confusion", columns, tuple(body),
                     (note,) if number == 0 else (), experiments_of(used))
 
 
