@@ -3,10 +3,12 @@
 XLA's CPU backend is slow at convolutions of few channels (the first layer of every network) or of images smaller than
 the kernel, at the kernel gradient of a convolution and at the gradient of max pooling. Here these have their own rules:
 the same sums in another order. On accelerators the plain operations are used, and forward-mode differentiation works
-there.
+there; but a GPU that is told to compute the same bits every time (launch/README.md) pools as a CPU does.
 """
 
 import functools
+import os
+import re
 from collections.abc import Callable, Sequence
 
 import jax
@@ -207,6 +209,13 @@ def conv2d(
     return _cpu_conv(x, kernel, strides, padding)
 
 
+def _pools_by_own_rule() -> bool:
+    """On a CPU, where it is faster; and where XLA may use no operation whose sums come in any order: it then refuses
+    select-and-scatter, the gradient of its own max pooling."""
+    deterministic = r"--xla_gpu_(deterministic_ops|exclude_nondeterministic_ops)(=(true|1))?(\s|$)"
+    return jax.default_backend() == "cpu" or re.search(deterministic, os.environ.get("XLA_FLAGS", "")) is not None
+
+
 def _windows(x):
     """The four members of each 2×2 window, in reading order."""
     return [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
@@ -240,7 +249,7 @@ def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
     Values and gradients, ties included, are bit-equal to ``nnx.max_pool(x, (2, 2), (2, 2))``.
     """
-    if jax.default_backend() != "cpu":
+    if not _pools_by_own_rule():
         return nnx.max_pool(x, (2, 2), strides=(2, 2))
     return _max_pool_2x2(x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2])
 
@@ -283,7 +292,7 @@ _max_pool_3x3.defvjp(_max_pool_3x3_forward, _max_pool_3x3_backward)
 
 def max_pool_3x3(x: Float[Array, "b h w c"], padding: int = 1) -> Float[Array, "b h2 w2 c"]:
     """Max pooling over 3×3 windows with stride 2, with pixels of padding, 1 or 0, that are never the maximum."""
-    if jax.default_backend() != "cpu":
+    if not _pools_by_own_rule():
         return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((padding, padding),) * 2)
     # The windows cover an odd number of pixels: of an even number the last is left out.
     height, width = ((padding, padding - 1 + n % 2, 0) for n in x.shape[1:3])
