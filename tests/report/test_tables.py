@@ -132,9 +132,9 @@ def test_confusion_matrices_equal_scikit_learns(pairs):
 def test_confusions_are_found_by_the_name_of_their_run():
     rows = confusion_rows(np.eye(4, dtype=int), variant="one, two") + confusion_rows(np.eye(4, dtype=int))
     found = {table.key: table.title for table in tables.build_tables([result("x", rows)])}
-    assert found == {"confusion-custom-cnn-1-one-two-whole-test": "Custom CNN 1 (one, two), whole images, 4 images of TEST",
-                     "confusion-custom-cnn-1-whole-test":
-                     "Tables 4 and 5. Custom CNN 1, whole images, 4 images of TEST"}
+    of_test = "whole images, 4 images of TEST"
+    assert found == {"confusion-custom-cnn-1-one-two-whole-test": f"Custom CNN 1 (one, two), {of_test}",
+                     "confusion-custom-cnn-1-whole-test": f"Tables 4 and 5. Custom CNN 1, {of_test}"}
 
 
 def test_confusion_of_seeds_is_summed_and_never_of_two_experiments():
