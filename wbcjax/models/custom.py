@@ -49,7 +49,8 @@ class ConvBlock(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, pool: bool, norm: Norm, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.conv = Conv(inputs, outputs, use_bias=False, dtype=dtype, rngs=rngs)
-        self.norm = make_norm(norm, outputs, dtype=dtype, rngs=rngs)
+        # Groups of 16 channels: in 32 groups of these few, a norm of single channels takes away how strong each one is.
+        self.norm = make_norm(norm, outputs, groups=outputs // 16, dtype=dtype, rngs=rngs)
         self.pool = pool
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:

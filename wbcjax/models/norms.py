@@ -33,9 +33,15 @@ class FrozenBatchNorm(nnx.Module):
 
 
 def make_norm(
-    kind: Norm, channels: int, *, epsilon: float = EPSILON, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs
+    kind: Norm,
+    channels: int,
+    *,
+    groups: int = GROUPS,
+    epsilon: float = EPSILON,
+    dtype: jnp.dtype = jnp.float32,
+    rngs: nnx.Rngs,
 ) -> nnx.Module:
-    """The normalisation of a layer; with groups, as many up to 32 as divide the channels.
+    """The normalisation of a layer; by groups, as many up to ``groups`` as divide the channels.
 
     Args:
       epsilon: what is added to the variance.
@@ -43,5 +49,5 @@ def make_norm(
     if kind == "frozen":
         return FrozenBatchNorm(channels, epsilon=epsilon, dtype=dtype)
     if kind == "group":
-        return nnx.GroupNorm(channels, math.gcd(GROUPS, channels), epsilon=epsilon, dtype=dtype, rngs=rngs)
+        return nnx.GroupNorm(channels, math.gcd(groups, channels), epsilon=epsilon, dtype=dtype, rngs=rngs)
     return nnx.BatchNorm(channels, momentum=0.9, epsilon=epsilon, dtype=dtype, rngs=rngs)
