@@ -19,7 +19,7 @@ from wbcjax.cli.experiment import Experiment
 class Robustness(Experiment):
     """The recommended setting and other remedies under noise and corruptions."""
 
-    share: float = 0.25
+    share: float = 0.125
     """Share of the TEST files for all but the recommended network, which is judged on all of them."""
     denoiser_share: float = 0.0625
     """Share of the TEST files for the denoiser, which costs more than the network."""
