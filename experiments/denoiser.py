@@ -2,7 +2,13 @@
 
     python experiments/denoiser.py --data.root ROOT
 
-Trained on a quarter of the files of four folds, sixteen passes, about six minutes on one CPU core; TEST is not read.
+| α    | with noise | denoised |
+|------|------------|----------|
+| 0.05 | 26.3 dB    | 31.4 dB  |
+| 0.2  | 15.1 dB    | 26.1 dB  |
+| 0.35 | 11.2 dB    | 22.9 dB  |
+
+Trained on a quarter of the files of four folds, sixteen passes; TEST is not read. 25 minutes on a tenth of a CPU core.
 """
 
 import sys

@@ -13,7 +13,7 @@ from wbcjax.report.html import add_figure
 from wbcjax.report.roi_noise import roi_noise_curves, roi_noise_examples
 from wbcjax.roi import crops
 
-ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+ALPHAS = (0.0, 0.1, 0.2, 0.35, 0.5)
 EXAMPLES = (20, 90)
 """Positions of the images that are shown among the detector's test images, which their names order."""
 SIDE = 96
@@ -34,10 +34,10 @@ def draw_roi_noise(results: Path, data: cfg.DataConfig, folder: Path, detector: 
     pictures = [noisy_copies(read_image(test.paths[i]), ALPHAS, 0, i) for i in chosen]
     found = [{name: localise(picture) for name, localise in zip(names, localisers.values(), strict=True)}
              for picture in pictures]
-    shown = [names[1], names[2], names[3]]
+    shown = names[1:3]  # the colour ROI, expanded and robust
     cut = [{name: crops(picture, boxes[name], (SIDE, SIDE)) for name in shown}
            for picture, boxes in zip(pictures, found, strict=True)]
     examples = roi_noise_examples(pictures, found, cut, ALPHAS, folder / "roi_noise_examples.png", names=names)
     add_figure(examples, "noise", "What localisers find in noisy images",
-               "Boxes in the image, and the crops of three of them; a crop without a box is the whole image.")
+               "Boxes in the image, and the crops of two of them; a crop without a box is the whole image.")
     return [curves, examples]

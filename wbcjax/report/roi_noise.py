@@ -74,8 +74,8 @@ def looks(names: Sequence[str]) -> Mapping[str, tuple[str, str]]:
 
 @style.look()
 def roi_noise_curves(rows: Sequence[Row], path: Path | str) -> Path:
-    """IoU and share of missed images against the noise level, a curve a localiser; then the accuracy of the chain, a
-    panel a network. Bands are 95 % intervals, in the last panels of noise after cropping alone.
+    """IoU against the noise level, a curve a localiser, and the share of missed images where there are any; then the
+    accuracy of the chain, a panel a network. Bands are 95 % intervals; of the chain that of noise after cropping alone.
 
     Raises:
       ValueError: without an IoU at a noise level.
@@ -86,16 +86,15 @@ def roi_noise_curves(rows: Sequence[Row], path: Path | str) -> Path:
     missed = [row for row in rows if row["metric"] == "missed_share" and "added" not in row]
     chain = [row for row in rows if row["metric"] == "chain_accuracy"]
     networks, known = unique(row["classifier"] for row in chain), looks(unique(map(label, iou)))
-    panels = 2 + len(networks)
-    figure, axes = style.new(-(-panels // 2), 2, 9.2, 0.7 + 3.1 * -(-panels // 2), sharex=True)
-    for spare in axes.flat[panels:]:
-        spare.set_visible(False)
-    for ax, part, unit in ((axes[0, 0], iou, 1), (axes[0, 1], missed, 100)):
+    shown = [("IoU with the annotated boxes", iou, 1)]
+    if any(row["value"] for row in missed):
+        shown.append(("Images without a box, %", missed, 100))
+    figure, axes = style.new(1, len(shown) + len(networks), 0.4 + 3.7 * (len(shown) + len(networks)), 3.7)
+    for ax, (title, part, unit) in zip(axes[0], shown, strict=False):
         for name, (color, marker) in known.items():
             _curve(ax, [row for row in part if label(row) == name], unit, color=color, marker=marker)
-    axes[0, 0].set(title="IoU with the annotated boxes", ylim=(0, 1))
-    axes[0, 1].set(title="Images without a box, %", ylim=(0, 100))
-    for ax, network in zip(axes.flat[2:], networks, strict=False):
+        ax.set(title=title, ylim=(0, unit))
+    for ax, network in zip(axes[0, len(shown):], networks, strict=True):
         for place in unique(place_name(row) for row in chain):
             part = [row for row in chain if (row["classifier"], place_name(row)) == (network, place)]
             if part and part[0]["added"] == BEFORE:
@@ -106,11 +105,10 @@ def roi_noise_curves(rows: Sequence[Row], path: Path | str) -> Path:
                 after = part[0]["added"] == "after cropping"
                 _curve(ax, part, 100, band=after, **_CLEAN_BOX[after])
         name = MODEL_NAMES.get(chain[0]["model"], chain[0]["model"])
-        ax.set(title=f"Accuracy on TEST, %: {name}, {network}", ylim=(0, 100))
+        ax.set(title=f"Accuracy, %: {name}, {network}", ylim=(0, 100))
     for ax in axes.flat:
         ax.grid(axis="y")
         ax.set_xlabel("noise level α")
-        ax.tick_params(labelbottom=True)
     figure.legend(handles=_handles(known, bool(chain)), loc="outside lower center", ncols=3)
     return style.save(figure, path)
 
@@ -175,6 +173,7 @@ def roi_noise_examples(
             for j, (name, cut) in enumerate(crop.items(), 1):
                 style.bare(axes[rows * i + j, k], cut[k])
                 if k == 0:
-                    axes[rows * i + j, k].set_ylabel(name.replace(" (", "\n("), fontsize=7.5, color=known[name][0])
+                    wrapped = name.replace(" (", "\n(").replace(", ", ",\n")
+                    axes[rows * i + j, k].set_ylabel(wrapped, fontsize=7.5, color=known[name][0])
     figure.legend(handles=_handles(known, False), loc="outside lower center", ncols=4)
-    return style.save(figure, path, dpi=110)  # noise does not compress
+    return style.save(figure, path, dpi=90)  # noise does not compress
