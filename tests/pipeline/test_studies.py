@@ -129,14 +129,17 @@ def test_splits_that_share_an_original_are_refused_by_name(config, synthetic_roo
 
 def test_counts_are_table_1(config, tmp_path):
     rows = counts_study(config.data, experiment="table1_data", results=tmp_path)
-    assert value(rows, split="TRAIN", class_name="monocyte") == 6
-    assert value(rows, split="TEST", class_name="monocyte") == 3
-    assert sum(row["paper"] for row in rows if row["split"] == "TRAIN") == 9957
+    assert value(rows, split="TRAIN", class_name="monocyte", metric="images") == 6
+    assert value(rows, split="TEST", class_name="monocyte", metric="images") == 3
+    assert value(rows, split="TEST", class_name="monocyte", metric="originals") == 1
+    assert sum(row.get("paper", 0) for row in rows if row["split"] == "TRAIN") == 9957
 
 
 def test_counts_of_the_real_data_are_the_papers(data_root, tmp_path):
     rows = counts_study(cfg.DataConfig(root=data_root), experiment="table1_data", results=tmp_path)
-    assert [row["value"] for row in rows] == [row["paper"] for row in rows]
+    assert all(row["value"] == row["paper"] for row in rows if row["metric"] == "images")
+    originals = [row["value"] for row in rows if row["metric"] == "originals"]
+    assert originals == [75, 27, 16, 159, 13, 6, 4, 48]
 
 
 def test_seeds_and_presets():

@@ -52,6 +52,11 @@ def test_table_1_counts_classes_and_totals():
     assert texts(table) == [["eosinophil", "2,497", "2,497", "623", "623"],
                             ["lymphocyte", "2,483", "2,483", "620", "620"],
                             ["total", "4,980", "4,980", "1,243", "1,243"]]
+    rows += [row(model="data", input="whole", split="TEST", metric="originals", class_name=name, value=count)
+             for name, count in zip(CLASS_NAMES, (13, 6), strict=False)]
+    table = only([result("table1_data", rows)], "data")
+    assert texts(table)[0] == ["eosinophil", "2,497", "2,497", "–", "623", "623", "13"]
+    assert texts(table)[2][-1] == "19" and table.columns[-1] == Column("originals", "TEST")
 
 
 def test_table_2_holds_our_variants_and_the_paper_once():

@@ -27,6 +27,10 @@ def counts_study(data: cfg.DataConfig, *, experiment: str, results: Path) -> Row
         for name, count, paper in zip(CLASS_NAMES, counts.tolist(), PAPER_IMAGES[split], strict=True):
             rows.append(row(model="data", input="whole", split=split, metric="images", class_name=name, value=count,
                             paper=paper))
+            of_class = {source for source, label in zip(items.sources, items.labels, strict=True)
+                        if CLASS_NAMES[label] == name}
+            rows.append(row(model="data", input="whole", split=split, metric="originals", class_name=name,
+                            value=len(of_class)))
     originals = ", ".join(f"{len(set(items.sources))} {split}" for split, items in sets.items())
     write_results(
         results / f"{experiment}.json",

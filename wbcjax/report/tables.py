@@ -76,23 +76,26 @@ def build_tables(results: Sequence[Mapping[str, Any]]) -> list[Table]:
 
 
 def _data(rows: Sequence[Row]) -> Iterator[Table]:
-    """Table 1: images of each class and split (metric ``images``) in the experiments called ``table1…``."""
-    rows = [row for row in rows if row["metric"] == "images" and row["experiment"].startswith("table1")]
+    """Table 1: files of each class and split (metric ``images``), and the ``originals`` that they are copies of, in the
+    experiments called ``table1…``."""
+    rows = [row for row in rows if row["metric"] in ("images", "originals") and row["experiment"].startswith("table1")]
     splits = unique(row["split"] for row in rows)
     classes = unique(row.get("class_name", "all") for row in rows)
+    kinds = {"ours": ("images", "value"), "paper": ("images", "paper"), "originals": ("originals", "value")}
+    shown = [name for name, (metric, _) in kinds.items() if any(row["metric"] == metric for row in rows)]
     body = []
     for name in [*classes, None]:
         line = [Cell(name or "total", kind="label")]
-        for split in splits:
-            chosen = [row for row in rows if row["split"] == split
+        for split, kind in ((split, kind) for split in splits for kind in shown):
+            metric, key = kinds[kind]
+            chosen = [row for row in rows if row["split"] == split and row["metric"] == metric
                       and name in (None, row.get("class_name", "all"))]
-            ours = sum(row["value"] for row in chosen)
-            known = bool(chosen) and all("paper" in row for row in chosen)
-            line.append(Cell(f"{ours:,.0f}" if chosen else DASH))
-            line.append(Cell(f"{sum(r['paper'] for r in chosen):,.0f}" if known else DASH, kind="paper"))
+            known = bool(chosen) and all(key in row for row in chosen)
+            line.append(Cell(COUNT(sum(row[key] for row in chosen)) if known else DASH,
+                             kind="paper" if kind == "paper" else ""))
         body.append(tuple(line))
     if rows:
-        columns = (Column("class"), *(Column(name, split) for split in splits for name in ("ours", "paper")))
+        columns = (Column("class"), *(Column(kind, split) for split in splits for kind in shown))
         yield Table("table1", "Table 1. Images of the classification set", "data", columns, tuple(body),
                     experiments=experiments_of(rows))
 
