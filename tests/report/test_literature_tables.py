@@ -2,7 +2,10 @@
 
 from wbcjax.evaluation.results import row
 from wbcjax.report import tables
+from wbcjax.report.from_results import draw_results
+from wbcjax.report.html import read_index
 from wbcjax.report.literature import PUBLISHED, UNSHARED
+from wbcjax.report.split_figure import split_accuracies
 
 
 def result(experiment, rows):
@@ -54,6 +57,14 @@ def test_leaking_splits_stand_in_their_own_table_alone():
         ["at random, files", "1", "9,955", "2,489", "342", "342", "98.5", "98.5"],
         ["by true original", "1", "9,955", "2,489", "342", "0", "88.0", "88.0"]]
     assert built[0].rows[0][6].interval == "97.5–99.5"
+
+
+def test_the_figure_of_leaking_splits(tmp_path):
+    results = [result("leakage", [*leaking("file", 0.985, 342), *leaking("original", 0.88, 0)])]
+    path, = draw_results(results, tmp_path)
+    assert path.read_bytes().startswith(b"\x89PNG") and read_index(tmp_path)[0]["file"] == "leakage.png"
+    rows = [{**row, "experiment": "leakage"} for row in results[0]["rows"]]
+    assert split_accuracies(rows[:7], tmp_path / "one.png").read_bytes() != path.read_bytes()
 
 
 def test_without_such_rows_there_are_no_such_tables():

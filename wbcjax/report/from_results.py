@@ -7,6 +7,7 @@ from typing import Any
 from wbcjax.report.cells import Row, combine, in_input_order, in_model_order, input_kind, label, unique
 from wbcjax.report.figures import Curve, confusion_matrices, noise_curves
 from wbcjax.report.html import add_figure
+from wbcjax.report.split_figure import split_accuracies
 from wbcjax.report.tables import confusion_counts, input_name
 
 
@@ -30,6 +31,13 @@ def draw_results(results: Sequence[Mapping[str, Any]], figures_dir: Path | str) 
         path = folder / f"confusion_{number}_{run['model']}_{input_kind(run)}.png"
         drawn.append(confusion_matrices(counts, classes, path, title=title))
         add_figure(path, "confusion", f"Confusion matrix of {title}.", "Per cent of the row or column; images below.")
+    splits = [row for row in rows if "fold_by" in row]
+    if splits:
+        path = split_accuracies(splits, folder / "leakage.png")
+        drawn.append(path)
+        add_figure(path, "classification", "What a leaking split adds to the accuracy.",
+                   "The same network and files. Intervals are 95 %, bootstrapped over the held-out originals; orange "
+                   "ones are of cells that were trained on.")
     panels = noise_panels(rows)
     if panels:
         path = noise_curves(panels, folder / "fig12_noise.png")

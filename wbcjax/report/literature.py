@@ -72,7 +72,8 @@ def literature_tables(rows: Sequence[Row]) -> Iterator[Table]:
 
 def _table10(rows: Sequence[Row]) -> Iterator[Table]:
     """Methods of other papers on TEST, the best of the paper's own networks below, and what papers state."""
-    own = [row for row in rows if row["model"] in OWN and "variant" not in row]
+    own = [row for row in rows
+           if row["model"] in OWN and row["experiment"].startswith("table") and "variant" not in row]
     rows = [row for row in rows if row["model"] in LITERATURE]
     chosen = [row for row in rows if row["metric"] == "accuracy" and row["split"].startswith("TRAIN")]
     rows, own = ([row for row in part if row["split"].startswith("TEST") and "class_name" not in row
