@@ -4,7 +4,7 @@
     python experiments/robustness_table9.py --data.root ROOT --inputs color --vgg16 FILE   # weights at hand
 
 α from 0 to 0.5 with five noise seeds, MedMNIST-C's corruptions at five levels, all after cropping.
-Networks are judged on a share of each original's files, 110 passes each; VGG16, ResNet50 and InceptionV3 on crops alone.
+Networks are judged on a share of the files, 110 passes each; VGG16, ResNet50 and InceptionV3 on crops alone.
 Uses the runs of ``table9_classification.py``, and trains what is missing. About 30 min on one CPU core.
 """
 

@@ -12,7 +12,8 @@ from wbcjax.errors import ConfigError
 if TYPE_CHECKING:
     from wbcjax.report.cells import Table
 
-README, MODEL_CARD = Path("README.md"), Path("MODEL_CARD.md")
+README = Path("README.md")
+OTHERS = Path("MODEL_CARD.md"), Path("experiments/RESULTS.md")
 
 
 @dataclass
@@ -59,7 +60,7 @@ def printed(table: "Table") -> bool:
 
 @dataclass
 class Report:
-    """Write the HTML report of a folder of results files, or the tables of the README and the model card."""
+    """Write the HTML report of a folder of results files, or the tables of the README and its like."""
 
     results: Path = Path("experiments/results")
     """Folder of results files."""
@@ -70,15 +71,15 @@ class Report:
     readme: bool = False
     """Bring the tables and figures in Markdown files up to date instead."""
     documents: tuple[Path, ...] = ()
-    """Those files, whose markers wbcjax/report/documents.py explains. None given: README.md, and MODEL_CARD.md where
-    there is one."""
+    """Those files, whose markers wbcjax/report/documents.py explains. None given: README.md and, where they are,
+    MODEL_CARD.md and experiments/RESULTS.md."""
 
     def run(self) -> int:
         from wbcjax.report.documents import update_document
         from wbcjax.report.html import write_report
 
         if self.readme:
-            for document in self.documents or (README, *filter(Path.is_file, (MODEL_CARD,))):
+            for document in self.documents or (README, *filter(Path.is_file, OTHERS)):
                 changed = update_document(document, self.results)
                 print(f"{document}: {'tables updated' if changed else 'up to date'}")
             return 0
