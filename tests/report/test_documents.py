@@ -1,5 +1,7 @@
 """Markdown files whose tables and figures come from results files: what is chosen, what is kept, what is refused."""
 
+from pathlib import Path
+
 import pytest
 
 from wbcjax.errors import DataError
@@ -62,13 +64,14 @@ def test_a_figure_stands_in_a_sentence_with_its_interval(tmp_path, results):
 
 def test_what_has_no_results_yet_is_said(tmp_path, results):
     text = updated(tmp_path, results, f"<!-- results:begin table8 foreign-* -->{END}"
-                                      f"<!-- results:value table8; a; b -->x{END}")
+                                      f"<!-- results:value table8; a; b -->x{END}"
+                                      f"<!-- results:value table9-TEST; AlexNet; Whole images: ours -->x{END}")
     assert "No results yet: `table8`.\n\nNo results yet: `foreign-*`.\n" in text
-    assert f"b -->{NONE_YET}<!--" in text
+    assert f"b -->{NONE_YET}<!--" in text and f"ours -->{NONE_YET}<!--" in text
 
 
-@pytest.mark.parametrize("address", ["table9-TEST; AlexNet; Whole images: ours", "table9-TEST; LeNet; ours",
-                                     "table9-TEST; Whole images: ours", "table9-TEST; LeNet", "table9-TEST"])
+@pytest.mark.parametrize("address", ["table9-TEST; LeNet; ours", "table9-TEST; LeNet", "table9-TEST",
+                                     "table9-TEST; Whole images: ours"])
 def test_a_figure_that_no_single_cell_is_is_refused(address, tmp_path, results):
     with pytest.raises(DataError, match=r"A\.md: results:value .* is no single cell"):
         updated(tmp_path, results, f"<!-- results:value {address} -->x{END}")
@@ -86,3 +89,10 @@ def test_a_file_whose_markers_are_no_pairs_is_refused_and_kept(text, tmp_path, r
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"B\.md: no such file"):
         update_document(tmp_path / "B.md", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["README.md", "MODEL_CARD.md"])
+def test_the_projects_own_files_are_what_its_results_give(name, tmp_path):
+    root = Path(__file__).parents[2]
+    text = (root / name).read_text()
+    assert updated(tmp_path, root / "experiments" / "results", text) == text, "run wbcjax report --readme"

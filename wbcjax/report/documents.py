@@ -22,19 +22,19 @@ from wbcjax.report.tables import build_tables, load_results
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NONE_YET = "no result yet"
-"""What stands for a figure of a table that the results do not give."""
+"""What stands for a figure that the results do not give."""
 _MARKED = re.compile(r"(<!-- results:(begin|value)\b(.*?)-->)(.*?)(<!-- results:end -->)", re.DOTALL)
 
 
 def update_document(path: Path | str, results_dir: Path | str) -> bool:
     """Write tables and figures of the results files into the marked parts of a Markdown file; True if it changed.
 
-    Everything outside the markers stays as it is, and the file is replaced whole or not at all. A table that the
-    results do not give, and its figures, are said to be missing.
+    Everything outside the markers stays as it is, and the file is replaced whole or not at all. A table, or
+    row of one, that the results do not give is said to be missing.
 
     Raises:
-      DataError: if the file or a marker is missing, a results file is invalid, or a table has not exactly one cell as
-        asked for.
+      DataError: if the file or a marker is missing, a results file is invalid, or the address of a figure is
+        no single cell.
     """
     path = Path(path)
     if not path.is_file():
@@ -72,7 +72,7 @@ def figure(address: str, tables: Mapping[str, Table], path: Path) -> str:
     """One cell as text, with its interval: that of the table, row texts and heading in ``address``.
 
     Raises:
-      DataError: if the table has no such heading, or not one such row.
+      DataError: if the table has no such heading, or several such rows.
     """
     key, *texts = (" ".join(part.split()) for part in address.split(";"))
     heading = texts.pop() if texts else ""
@@ -80,7 +80,9 @@ def figure(address: str, tables: Mapping[str, Table], path: Path) -> str:
         return NONE_YET
     headings = [full_heading(column) for column in tables[key].columns]
     rows = [row for row in tables[key].rows if set(texts) <= {cell.text for cell in row}]
-    if heading not in headings or len(rows) != 1:
+    if heading not in headings or len(rows) > 1:
         raise DataError(f"{path}: results:value{address}is no single cell: {len(rows)} rows of {key} hold "
                         f"{texts}, and its headings are {headings}")
+    if not rows:
+        return NONE_YET
     return markdown_cell(replace(rows[0][headings.index(heading)], kind=""))
