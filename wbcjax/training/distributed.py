@@ -40,6 +40,9 @@ def initialize_distributed() -> None:
     jax.distributed.initialize(**settings)
     if jax.process_count() == 1:
         return
+    # All have just met here. Later they read data and build models, on a busy machine for minutes, and Gloo, which CPUs
+    # exchange by, waits 30 seconds for the first exchange and no longer.
+    wait_for_all("every process has begun")
     sys.excepthook = _end_at_once
     if jax.process_index():
         console.silence()
