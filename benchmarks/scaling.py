@@ -2,10 +2,11 @@
 
     python benchmarks/scaling.py [--write] [--force] [--rounds N] [--models ...] [--cpu-time]
 
-Strong scaling: one global batch on 1, 2, 4 and, where there are as many, 8 devices. Weak scaling: as many images a device on each number of them.
-Processes: one global batch on one process and on two, started by ``launch/local.py``. The baseline of each case is the
-same global batch on one device, so the speed-up is the ratio of total throughput: with n accelerators at best n. CPU
-devices are virtual and share the machine's cores, so at best it is 1, and what lacks to 1 is the cost of splitting.
+Strong scaling: one global batch on 1, 2, 4 and, where there are as many, 8 devices. Weak scaling: as many images
+on each device. Processes: one global batch on one process and on two, started by ``launch/local.py``. The
+baseline of each case is the same global batch on one device, so the speed-up is the ratio of total throughput: with n
+accelerators at best n. CPU devices are virtual and share the machine's cores, so at best it is 1, and what lacks to 1
+is the cost of splitting.
 
 The share of time in collectives is what the step takes beyond the same step under ``shard_map`` without any: each
 device then computes on its images alone, batch statistics and update included, and nothing is exchanged or waited for.
@@ -20,8 +21,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Before JAX is imported, which reads it then. On eight, of which the partitioner makes two groups, XLA's CPU backend was
-# seen to stand still: threads of one collective held those that another waited for.
+# Before JAX is imported, which reads it then. On eight, of which the partitioner makes two groups, XLA's CPU backend
+# was seen to stand still: threads of one collective held those that another waited for.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 
 import jax
