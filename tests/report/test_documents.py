@@ -91,7 +91,7 @@ def test_a_missing_file_is_named(tmp_path):
         update_document(tmp_path / "B.md", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["README.md", "MODEL_CARD.md"])
+@pytest.mark.parametrize("name", ["README.md", "MODEL_CARD.md", "experiments/RESULTS.md"])
 def test_the_projects_own_files_are_what_its_results_give(name, tmp_path):
     root = Path(__file__).parents[2]
     text = (root / name).read_text()
