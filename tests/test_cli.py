@@ -99,7 +99,7 @@ def test_no_verb_prints_the_overview(capsys):
     (["train", "--config"], "--config needs a path after it"),
     (["train", "--config", "absent.json"], "absent.json: no such configuration file"),
     (["train", "--data.root", "absent"], "absent: no such folder (data.root); check the path"),
-    (["train", "--model.name", "alexnet"], "model.name = 'alexnet' is unknown; the models are: compact, "),
+    (["train", "--model.name", "alexnet"], "model.name = 'alexnet' is unknown; the models are: capsule, "),
     (["evaluate", "absent"], "absent: no such weights file; train first"),
     (["evaluate"], "missing from wbcjax evaluate: RUN"),
     (["predict", "absent", "a.jpg"], "absent: no such weights file; train first"),
