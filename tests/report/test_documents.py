@@ -60,6 +60,7 @@ def test_a_figure_stands_in_a_sentence_with_its_interval(tmp_path, results):
     assert text == sentence.format("LeNet").replace("-->x", "-->70.0 (60.0–80.0)")
     assert "-->90.0<!--" in updated(tmp_path, results, sentence.format("Custom CNN 1"))  # without the table's bold
     assert "-->90.0<!--" in updated(tmp_path, results, sentence.format("80.0;Custom CNN 1"))
+    assert "-->90.0<!--" in updated(tmp_path, results, sentence.format("Whole images: paper = 80.0"))
 
 
 def test_what_has_no_results_yet_is_said(tmp_path, results):

@@ -5,7 +5,8 @@ Each starts with one of these comments and ends with ``<!-- results:end -->``:
 - ``<!-- results:begin -->``: all tables, as ``render.readme_block`` orders them;
 - ``<!-- results:begin table1 foreign-* -->``: the tables of these keys (``Table.key``), where ``*`` is any text;
 - ``<!-- results:value table1; total; TEST: ours -->``, inside a sentence: the cell of that table in the one row that
-  holds every text in between, under that heading, which has its group before it as in the Markdown table.
+  holds every text in between, under that heading, which has its group before it as in the Markdown table. A text may
+  name its own column: ``temperature = –``.
 """
 
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from wbcjax.errors import DataError
 from wbcjax.files import write_text
-from wbcjax.report.cells import Table
+from wbcjax.report.cells import Cell, Table
 from wbcjax.report.render import full_heading, markdown_cell, origin_table, readme_block, to_markdown
 from wbcjax.report.tables import build_tables, load_results
 
@@ -79,10 +80,18 @@ def figure(address: str, tables: Mapping[str, Table], path: Path) -> str:
     if key not in tables:
         return NONE_YET
     headings = [full_heading(column) for column in tables[key].columns]
-    rows = [row for row in tables[key].rows if set(texts) <= {cell.text for cell in row}]
+    rows = [row for row in tables[key].rows if all(_holds(row, headings, text) for text in texts)]
     if heading not in headings or len(rows) > 1:
         raise DataError(f"{path}: results:value{address}is no single cell: {len(rows)} rows of {key} hold "
                         f"{texts}, and its headings are {headings}")
     if not rows:
         return NONE_YET
     return markdown_cell(replace(rows[0][headings.index(heading)], kind=""))
+
+
+def _holds(row: tuple[Cell, ...], headings: list[str], text: str) -> bool:
+    """Whether a cell has this text, or the cell of the column that it names."""
+    heading, equals, value = text.rpartition(" = ")
+    if equals and heading in headings:
+        return row[headings.index(heading)].text == value
+    return text in {cell.text for cell in row}

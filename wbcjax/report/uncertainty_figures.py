@@ -103,7 +103,8 @@ def draw_foreign(kinds: Mapping[str, Images], folder: Path) -> Path:
     for line, (kind, images) in zip(axes, kinds.items(), strict=True):
         for k, ax in enumerate(line):
             style.bare(ax, images[k] if k < len(images) else None)
-        line[0].set_title(f"{kind} ({len(images)})", fontsize=8, pad=3)
+        title = line[0].set_title(f"{kind} ({len(images)})", fontsize=8, pad=3)
+        title.set_in_layout(False)  # or the first column would be as wide as the longest
     path = style.save(figure, folder / "foreign_images.png")
     add_figure(path, "uncertainty", "Foreign images, as the classifier sees them", "The first of each kind.")
     return path
