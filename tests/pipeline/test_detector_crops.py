@@ -114,6 +114,19 @@ def test_a_run_without_a_detector_refuses_one(config, tmp_path):
             Run(tmp_path, detector=PACKAGED)
 
 
+def test_crops_may_come_from_elsewhere_than_in_training(config, own_run, tmp_path):
+    _, params, stats = split(build(config.model))
+    save_weights(tmp_path / WEIGHTS, params, stats, portable(replace(config, roi_source="color")))
+    image = kaggle(config.data.root, "TEST").paths[0]
+    by_color, by_detector = (Run(tmp_path, roi_source=source).predict([image])[0].box for source in (None, "mask_rcnn"))
+    np.testing.assert_allclose(by_detector, Detector.load()(image).boxes[0], atol=1e-3)
+    assert by_color is None or not np.allclose(by_color, by_detector)
+    assert Run(own_run, roi_source="color").config.roi_source == "color"  # and needs no detector
+    save_weights(tmp_path / WEIGHTS, params, stats, portable(replace(config, input="whole", roi_source="color")))
+    with pytest.raises(ConfigError, match="roi_source = 'mask_rcnn', but the run takes whole images; leave it out"):
+        Run(tmp_path, roi_source="mask_rcnn")
+
+
 def test_the_command_line_takes_the_detector(own_run, config, request, capsys):
     weights = request.getfixturevalue("detector_weights")
     image = kaggle(config.data.root, "TEST").paths[0]

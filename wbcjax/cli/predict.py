@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -20,6 +20,9 @@ class Predict:
     """Image files."""
     detector: Path | None = None
     """Weights file or run folder of the Mask R-CNN that the run's crops come from; not needed for the packaged one."""
+    roi_source: Literal["color", "mask_rcnn"] | None = None
+    """Where crops come from; None takes what the run was trained on. Noise leads the colour ROI astray, but not Mask
+    R-CNN."""
     json: bool = False
     """One JSON object a line, for programs."""
 
@@ -31,7 +34,7 @@ class Predict:
         if not self.images:
             raise ConfigError("predict needs image files after the run: wbcjax predict RUN IMAGE...")
         set_up_process(DataConfig())
-        predictions = Run(self.run_folder, detector=self.detector).predict(self.images)
+        predictions = Run(self.run_folder, detector=self.detector, roi_source=self.roi_source).predict(self.images)
         for path, prediction in zip(self.images, predictions, strict=True):
             box = None if prediction.box is None else [round(v, 1) for v in prediction.box.tolist()]
             if self.json:

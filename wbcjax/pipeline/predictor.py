@@ -1,8 +1,9 @@
 """A trained run on new images: the class, its probabilities, and the box that was looked at."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Float, UInt8
 
 from wbcjax import config as cfg
 from wbcjax.data.images import read_image, resize
-from wbcjax.errors import DataError
+from wbcjax.errors import ConfigError, DataError
 from wbcjax.pipeline.detector import Detector
 from wbcjax.pipeline.inputs import FILE_SIZE
 from wbcjax.pipeline.runs import class_names_of, load_run
@@ -39,21 +40,35 @@ class Prediction:
 class Run:
     """A trained run, ready for images."""
 
-    def __init__(self, path: Path | str, *, detector: Path | str | None = None):
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        detector: Path | str | None = None,
+        roi_source: Literal["color", "mask_rcnn"] | None = None,
+    ):
         """Load a run's folder, or its weights file.
 
         Args:
-          detector: weights file or run folder of the Mask R-CNN that the run's crops come from; the packaged one need
-            not be given.
+          detector: weights file or run folder of the Mask R-CNN that crops come from; the packaged one need not be
+            given.
+          roi_source: where crops come from instead of where they came from in training: noise leads the colour ROI
+            astray, but not Mask R-CNN.
 
         Raises:
           CheckpointError: if there are no weights, or they are damaged, or those of the detector are not at hand, or
             of another one.
-          ConfigError: if a detector is given to a run that crops by none.
+          ConfigError: if a detector is given to a run that crops by none, or a source of crops to one of whole images.
         """
         self.path = Path(path)
         model, config = load_run(self.path)
-        self.config = with_detector(config, None if detector is None else Path(detector))
+        detector = None if detector is None else Path(detector)
+        if roi_source is not None and config.input == "whole":
+            raise ConfigError(f"roi_source = {roi_source!r}, but the run takes whole images; leave it out")
+        if roi_source in (None, config.roi_source):
+            self.config = with_detector(config, detector)
+        else:
+            self.config = replace(config, roi_source=roi_source, detector=detector, pretrain=cfg.PretrainConfig())
         self.model: nnx.Module = model
         self.class_names = class_names_of(self.path, self.config)
         self._weights = split(model)
@@ -127,13 +142,11 @@ def _at_file_width(image: Image) -> Resized:
     return resize(image, (max(1, round(image.shape[0] * width / image.shape[1])), width))
 
 
-def load(path: Path | str, *, detector: Path | str | None = None) -> Run:
-    """A trained run from its folder or weights file; see ``Run``."""
-    return Run(path, detector=detector)
+def load(path: Path | str, **how) -> Run:
+    """A trained run from its folder or weights file; further arguments are those of ``Run``."""
+    return Run(path, **how)
 
 
-def predict(
-    path: Path | str, images: Sequence[Path | str | np.ndarray], *, detector: Path | str | None = None
-) -> list[Prediction]:
-    """Classify images with the run at ``path``; see ``Run``."""
-    return Run(path, detector=detector).predict(images)
+def predict(path: Path | str, images: Sequence[Path | str | np.ndarray], **how) -> list[Prediction]:
+    """Classify images with the run at ``path``; further arguments are those of ``Run``."""
+    return Run(path, **how).predict(images)
