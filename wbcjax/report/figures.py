@@ -157,7 +157,8 @@ def noise_curves(panels: Mapping[str, Sequence[Curve]], path: Path | str) -> Pat
         label: (style.SERIES[i % len(style.SERIES)], style.MARKERS[i % len(style.MARKERS)])
         for i, label in enumerate(labels)
     }
-    figure, axes = style.new(1, len(panels), 0.6 + 4.3 * len(panels), 3.5, sharey=True)
+    width = 0.6 + 4.3 * len(panels)
+    figure, axes = style.new(1, len(panels), width, 3.5, sharey=True)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for curve in curves:
             color, marker = looks[curve.label]
@@ -183,7 +184,9 @@ def noise_curves(panels: Mapping[str, Sequence[Curve]], path: Path | str) -> Pat
     ]
     if any(curve.paper for curves in panels.values() for curve in curves):
         handles.append(Line2D([], [], color=style.MUTED, marker="o", label="the paper's", **hollow))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+    per_entry = 0.5 + 0.07 * max(map(len, labels))  # inches
+    columns = int(np.clip(width / per_entry, 1, min(4, len(handles))))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     return style.save(figure, path)
 
 
