@@ -92,7 +92,9 @@ def corruption_grid(rows: Sequence[Row], path: Path | str) -> Path:
                 color="white" if shares[i, j] > 0.75 else style.INK)
     ax.set_xticks(range(shares.shape[1]), ["clean", *(kind.replace("_", " ") for kind in kinds)], rotation=35,
                   ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(runs)), [f"{name}, {INPUT_NAMES.get(kind, kind).lower()}" for name, kind in runs])
+    inputs = [INPUT_NAMES.get(kind, kind) for _, kind in runs]
+    ax.set_yticks(range(len(runs)), [f"{name}, {shown[:1].lower()}{shown[1:]}"
+                                     for (name, _), shown in zip(runs, inputs, strict=True)])
     ax.axvline(0.5, color="white", linewidth=4)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
