@@ -4,7 +4,8 @@
 
 α from 0 to 0.5 with five noise seeds, MedMNIST-C's corruptions at five levels, all after cropping.
 Beside the recommended network: its five fold networks together, and the plain custom CNN 1 alone, over four views and
-behind a denoiser. Uses the runs of the other experiments, and trains what is missing. About 30 min on one CPU core.
+behind a denoiser. Uses the runs of the other experiments, and trains what is missing. About 15 min on one CPU core
+where the runs are there.
 """
 
 import sys

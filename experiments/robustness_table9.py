@@ -5,7 +5,7 @@
 
 α from 0 to 0.5 with five noise seeds, MedMNIST-C's corruptions at five levels, all after cropping.
 Networks are judged on a share of the files, 110 passes each; VGG16, ResNet50 and InceptionV3 on crops alone.
-Uses the runs of ``table9_classification.py``, and trains what is missing. About 30 min on one CPU core.
+Uses the runs of ``table9_classification.py``, and trains what is missing. About an hour on a crowded CPU core.
 """
 
 import sys

@@ -3,7 +3,7 @@
     python experiments/sensitivity.py --data.root ROOT
 
 Custom CNN 1 on colour-ROI crops, one setting changed at a time; two of the five folds of TRAIN, grouped by original,
-five epochs on half of the files. TEST is not read. Twenty trainings, about 25 minutes on one CPU core.
+five epochs on half of the files. TEST is not read. Twenty trainings, about 17 minutes on one CPU core.
 """
 
 import sys

@@ -14,6 +14,7 @@ from wbcjax.evaluation.results import read_results
 from wbcjax.models import build
 from wbcjax.models.denoiser import build_denoiser
 from wbcjax.pipeline import denoiser as runs
+from wbcjax.pipeline.rows import noise_predictor
 from wbcjax.pipeline.runs import load_run
 
 
@@ -49,7 +50,7 @@ def test_predictions_go_through_the_denoiser():
     denoiser.last.kernel[...] = 0.1 * jax.random.normal(jax.random.key(1), denoiser.last.kernel.shape)
     model.eval()
     images = jax.random.uniform(jax.random.key(0), (3, 16, 16, 3))
-    predict = runs.denoising_predictor(model, denoiser)
+    predict = runs.denoised(noise_predictor(model), denoiser)
     np.testing.assert_allclose(predict(images), model(denoiser(images)), atol=1e-6)
     assert np.abs(predict(images) - model(images)).max() > 1e-4
     pixels = np.asarray(images * 255, np.uint8)

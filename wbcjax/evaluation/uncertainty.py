@@ -60,10 +60,7 @@ def bootstrap(
     weights = resample(classes, n_boot, seed)
     flat = totals.reshape(len(totals), -1).astype(np.float64)
     sums = (weights @ flat).reshape(n_boot, *totals.shape[1:])
-    value = float(statistic(flat.sum(axis=0).reshape(1, *totals.shape[1:]))[0])
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.asarray(statistic(sums), np.float64), [tail, 1 - tail])
-    return Interval(value, min(float(low), value), max(float(high), value))
+    return _interval(statistic(flat.sum(axis=0).reshape(1, *totals.shape[1:])), statistic(sums), level)
 
 
 def bootstrap_images(
@@ -91,10 +88,7 @@ def bootstrap_images(
     index = groups_of(sources)
     _, first = np.unique(index, return_index=True)
     weights = resample(strata[first], n_boot, seed)[:, index]
-    value = float(statistic(np.ones((1, len(index))))[0])
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.asarray(statistic(weights), np.float64), [tail, 1 - tail])
-    return Interval(value, min(float(low), value), max(float(high), value))
+    return _interval(statistic(np.ones((1, len(index)))), statistic(weights), level)
 
 
 def bootstrap_mean(
@@ -122,6 +116,13 @@ def bootstrap_mean(
 def groups_of(sources: Sequence[str]) -> Int[np.ndarray, "n"]:
     """Number of the original of each image, in the order of their names."""
     return np.unique(np.asarray(sources, str), return_inverse=True)[1]
+
+
+def _interval(of_set: Num[np.ndarray, "1"], of_samples: Num[np.ndarray, "n_boot"], level: float) -> Interval:
+    """The statistic of the set, and the percentiles of those of its samples, extended to hold it."""
+    value, tail = float(of_set[0]), (1 - level) / 2
+    low, high = np.quantile(np.asarray(of_samples, np.float64), [tail, 1 - tail])
+    return Interval(value, min(float(low), value), max(float(high), value))
 
 
 def resample(

@@ -49,7 +49,7 @@ class ConvBlock(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, pool: bool, norm: Norm, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.conv = Conv(inputs, outputs, use_bias=False, dtype=dtype, rngs=rngs)
-        # Groups of 16 channels: in 32 groups of these few, a norm of single channels takes away how strong each one is.
+        # Groups of 16 channels (Wu and He 2018): 32 groups of so few channels would be single channels.
         self.norm = make_norm(norm, outputs, groups=outputs // 16, dtype=dtype, rngs=rngs)
         self.pool = pool
 

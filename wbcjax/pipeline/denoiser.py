@@ -5,8 +5,6 @@ of TRAIN that it did not see; what it is worth for classification is for the swe
 """
 
 import functools
-import hashlib
-import json
 import time
 from pathlib import Path
 
@@ -21,15 +19,15 @@ from wbcjax.evaluation.results import row, write_results
 from wbcjax.evaluation.uncertainty import bootstrap_mean
 from wbcjax.models.denoiser import Denoiser, build_denoiser
 from wbcjax.pipeline.inputs import Inputs, classifier_inputs, data_root, thinned, train_and_validation
-from wbcjax.pipeline.rows import Rows, noise_predictor
+from wbcjax.pipeline.rows import Rows
 from wbcjax.pipeline.studies import Interrupted, data_fingerprint
 from wbcjax.pipeline.workdir import (
     check_workdir,
     finish,
     has_checkpoint,
-    identity,
     is_finished,
     portable,
+    run_digest,
     stored_config,
     write_config,
 )
@@ -59,8 +57,7 @@ def small_denoiser(data: cfg.DataConfig) -> cfg.DenoiserConfig:
 def denoiser_folder(runs: Path, config: cfg.DenoiserConfig) -> Path:
     """Folder of a run: readable, and unique to its config and to the files that it is trained on."""
     files = kaggle(data_root(config.data), "TRAIN", strict=config.data.strict)
-    stated = json.dumps([identity(config), data_fingerprint(files)], sort_keys=True)
-    digest = hashlib.sha256(stated.encode()).hexdigest()[:12]
+    digest = run_digest(config, data_fingerprint(files))
     return runs / f"denoiser-seed{config.train.seed}-fold{config.fold}-{digest}"
 
 
@@ -139,11 +136,6 @@ def denoised(predict: jax.tree_util.Partial, denoiser: Denoiser) -> jax.tree_uti
     """``predict``, a function of images in [0, 1], of what the denoiser makes of them."""
     graphdef, params, stats = split(denoiser)
     return jax.tree_util.Partial(functools.partial(_in_turn, graphdef), params, stats, predict)
-
-
-def denoising_predictor(model: nnx.Module, denoiser: Denoiser) -> jax.tree_util.Partial:
-    """Images in [0, 1] to the classifier's logits, through the denoiser; see ``noise_predictor``."""
-    return denoised(noise_predictor(model), denoiser)
 
 
 def _in_turn(

@@ -1,7 +1,5 @@
 """The study of the paper's Tables 3 and 8 and Figures 9 and 10: Mask R-CNN against the annotated white cells."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from wbcjax.pipeline.inputs import data_root
 from wbcjax.pipeline.localisation import TEST, fingerprint
 from wbcjax.pipeline.rows import Rows
 from wbcjax.pipeline.studies import Interrupted
-from wbcjax.pipeline.workdir import has_checkpoint, identity, is_finished, portable
+from wbcjax.pipeline.workdir import has_checkpoint, is_finished, portable, run_digest
 from wbcjax.typing import Image
 
 SCORE = 0.5
@@ -41,8 +39,7 @@ NOTES = (
 def detector_folder(runs: Path, config: cfg.DetectorConfig, boxes: DetectionSet) -> Path:
     """Folder of a run: readable, and unique to its config and to the boxes of white cells that it learns."""
     fold = "" if config.fold is None else f"-fold{config.fold}"
-    stated = json.dumps([identity(config), fingerprint(boxes)], sort_keys=True)
-    digest = hashlib.sha256(stated.encode()).hexdigest()[:12]
+    digest = run_digest(config, fingerprint(boxes))
     return runs / f"mask_rcnn-{config.model.backbone}-seed{config.train.seed}{fold}-{digest}"
 
 

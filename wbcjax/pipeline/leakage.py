@@ -18,7 +18,7 @@ from wbcjax.evaluation import classification as metrics
 from wbcjax.evaluation.results import row, write_results
 from wbcjax.pipeline.inputs import train_and_validation
 from wbcjax.pipeline.rows import Rows, accuracy_rows
-from wbcjax.pipeline.runs import Predictions, load_run, predict_split
+from wbcjax.pipeline.runs import Predictions, load_run, pooled, predict_split
 from wbcjax.pipeline.studies import Progress, Splits, data_fingerprint, ensure_trained, run_labels, training_files
 from wbcjax.pipeline.workdir import portable
 from wbcjax.typing import CLASS_NAMES
@@ -88,10 +88,8 @@ def split_rows(
       judged: of each fold.
       parts: the originals of each fold's training files and of its held-out files, one a file.
     """
-    labels = np.concatenate([part.labels for part in judged])
-    classes = np.concatenate([part.classes for part in judged])
-    sources = [source for part in judged for source in part.sources]
-    _, counts = metrics.confusion_by_source(labels, classes, sources, len(CLASS_NAMES))
+    said = pooled(judged)
+    _, counts = metrics.confusion_by_source(said.labels, said.classes, said.sources, len(CLASS_NAMES))
     mean = lambda values: float(np.mean(list(values)))  # noqa: E731
     return [
         *accuracy_rows(counts, **common),

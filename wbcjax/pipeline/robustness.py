@@ -20,7 +20,7 @@ from wbcjax.errors import ConfigError
 from wbcjax.evaluation.corruption import corruption_sweep
 from wbcjax.evaluation.noise import noise_sweep
 from wbcjax.evaluation.results import row, write_results
-from wbcjax.evaluation.uncertainty import Interval, bootstrap
+from wbcjax.evaluation.uncertainty import Interval, bootstrap, bootstrap_mean, groups_of
 from wbcjax.pipeline.inputs import Inputs, thinned, train_and_validation
 from wbcjax.pipeline.rows import Rows, noise_predictor
 from wbcjax.pipeline.runs import load_run
@@ -33,7 +33,7 @@ from wbcjax.pipeline.studies import (
 )
 from wbcjax.pipeline.workdir import portable
 from wbcjax.training import data_mesh
-from wbcjax.typing import Bool, Float, Int
+from wbcjax.typing import Bool, Float
 
 PAPER_ALPHAS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
 """Over which the paper sweeps, and over which the mean retention is taken."""
@@ -150,13 +150,10 @@ def _mean_over_originals(
     test: Inputs, hits: Float[np.ndarray, "n"], *, against: Float[np.ndarray, "n"] | None
 ) -> Interval:
     """Mean of ``hits`` over the images, or its ratio to the mean of ``against``, with its interval over originals."""
-    names, original, labels = _originals(test)
-    sums = np.stack([np.bincount(original, weights=values, minlength=len(names))
-                     for values in (hits, np.ones(len(hits)) if against is None else against)], axis=-1)
-    return bootstrap(sums, lambda totals: totals[..., 0] / np.maximum(totals[..., 1], 1e-12), classes=labels)
-
-
-def _originals(test: Inputs) -> tuple[np.ndarray, Int[np.ndarray, "n"], Int[np.ndarray, "originals"]]:
-    """Names of the originals, which each image is of, and the class of each."""
-    names, first, original = np.unique(test.sources, return_index=True, return_inverse=True)
-    return names, original, test.labels[first]
+    if against is None:
+        return bootstrap_mean(hits, test.sources, test.labels)
+    original = groups_of(test.sources)
+    _, first = np.unique(original, return_index=True)
+    sums = np.stack([np.bincount(original, weights=values) for values in (hits, against)], axis=-1)
+    return bootstrap(sums, lambda totals: totals[..., 0] / np.maximum(totals[..., 1], 1e-12),
+                     classes=test.labels[first])

@@ -1,7 +1,6 @@
 """The paper's tables as studies: each trains or loads what it needs and writes one results file."""
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +29,7 @@ from wbcjax.pipeline.rows import (
 )
 from wbcjax.pipeline.runs import is_begun, load_run, pooled, predict_split, train_run
 from wbcjax.pipeline.seed_runs import train_seeds
-from wbcjax.pipeline.workdir import identity, is_finished, portable
+from wbcjax.pipeline.workdir import is_finished, portable, run_digest
 from wbcjax.typing import CLASS_NAMES, Int
 
 Progress = Callable[[int, int], None]
@@ -57,8 +56,7 @@ def run_folder(runs: Path, config: cfg.ClassifierConfig) -> Path:
     where = config.input if config.input == "whole" else f"roi-{config.roi_source}"
     by = "" if config.fold_by == "original" else f"-by-{config.fold_by}"
     fold = "" if config.fold is None else f"-fold{config.fold}{by}"
-    stated = json.dumps([identity(config), data_fingerprint(*training_files(config))], sort_keys=True)
-    digest = hashlib.sha256(stated.encode()).hexdigest()[:12]
+    digest = run_digest(config, data_fingerprint(*training_files(config)))
     return runs / f"{config.model.name}-{where}-seed{config.train.seed}{fold}-{digest}"
 
 

@@ -22,10 +22,10 @@ from wbcjax.evaluation import calibration as cal
 from wbcjax.evaluation import conformal, selective
 from wbcjax.evaluation.classification import accuracy, calibration_error, confusion_by_source
 from wbcjax.evaluation.results import row, write_results
-from wbcjax.evaluation.uncertainty import Interval, bootstrap, bootstrap_images, groups_of
+from wbcjax.evaluation.uncertainty import bootstrap, bootstrap_images, bootstrap_mean, groups_of
 from wbcjax.pipeline.inputs import train_and_validation
 from wbcjax.pipeline.rows import Rows
-from wbcjax.pipeline.runs import Predictions, load_run, predict_split
+from wbcjax.pipeline.runs import Predictions, load_run, pooled, predict_split
 from wbcjax.pipeline.studies import Splits, ensure_trained, proven_fingerprint, run_labels
 from wbcjax.pipeline.workdir import portable
 from wbcjax.typing import CLASS_NAMES, Bool, Float, Int
@@ -117,17 +117,6 @@ def gather(config: cfg.ClassifierConfig, runs: Path) -> tuple[Evidence, dict[str
     return (Evidence(pooled(held_out), np.array(folds), test, np.stack(members)), run_labels(config, model))
 
 
-def pooled(parts: Sequence[Predictions]) -> Predictions:
-    """The predictions of all parts, in order."""
-    return Predictions(
-        np.concatenate([part.logits for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        tuple(source for part in parts for source in part.sources),
-        tuple(name for part in parts for name in part.names),
-        np.concatenate([part.missed for part in parts]),
-    )
-
-
 def uncertainty_rows(evidence: Evidence, **common) -> Rows:
     """Every figure of the study."""
     held_out, test = evidence.held_out, evidence.test
@@ -154,7 +143,7 @@ def forecast_rows(probabilities: Float[np.ndarray, "n c"], predictions: Predicti
     figures = {"accuracy": bootstrap(counts, accuracy)}
     for metric, values in (("nll", cal.negative_log_likelihood(probabilities, labels)),
                            ("brier", cal.brier(probabilities, labels))):
-        figures[metric] = mean_over_images(values, predictions)
+        figures[metric] = bootstrap_mean(values, sources, labels)
     classes = classes_of(predictions)
     adaptive = cal.equal_mass_edges(confidence, BINS)
     for metric, edges in (("ece", np.arange(1, BINS) / BINS), ("adaptive_ece", adaptive)):
@@ -268,9 +257,3 @@ def classes_of(predictions: Predictions) -> Int[np.ndarray, "originals"]:
     """The class of each original, in the order of their names."""
     _, first = np.unique(predictions.sources, return_index=True)
     return predictions.labels[first]
-
-
-def mean_over_images(values: Float[np.ndarray, "n"], predictions: Predictions) -> Interval:
-    """Mean with its interval over originals."""
-    sums = sums_by_source(np.stack([np.ones(len(values)), values], axis=1), predictions.sources)
-    return bootstrap(sums, lambda totals: totals[:, 1] / totals[:, 0], classes=classes_of(predictions))

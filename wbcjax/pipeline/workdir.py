@@ -49,6 +49,12 @@ def identity(config: Config) -> dict:
     return _without_views(_changed(portable(config), cfg.to_dict(type(config)())))
 
 
+def run_digest(config: Config, files: str) -> str:
+    """Twelve hex digits that a run's folder ends in: another config's or other files' (their fingerprint) differ."""
+    stated = json.dumps([identity(config), files], sort_keys=True)
+    return hashlib.sha256(stated.encode()).hexdigest()[:12]
+
+
 def _without_views(values: dict) -> dict:
     return {name: value for name, value in values.items() if name != "test_views"}
 
