@@ -17,7 +17,7 @@ from wbcjax.data.provenance_table import COLUMNS, read_table
 from wbcjax.data.voc import read_annotation, stop, warn
 from wbcjax.errors import CheckpointError, ConfigError, DataError
 from wbcjax.evaluation.results import read_results
-from wbcjax.pretrained.keras import read_keras
+from wbcjax.pretrained.keras_file import read_keras
 
 HUGE = "1" + "0" * 400
 """A whole number that no float holds."""

@@ -19,7 +19,7 @@ from wbcjax.data.images import image_size, read_image
 from wbcjax.data.provenance_table import COLUMNS, Provenance, read_table, write_table
 from wbcjax.data.voc import read_annotation, warn
 from wbcjax.evaluation.results import read_results
-from wbcjax.pretrained.keras import read_keras
+from wbcjax.pretrained.keras_file import read_here
 from wbcjax.training.weights import is_ours, read_card, read_config, read_tensors, save_weights
 
 
@@ -33,6 +33,8 @@ class Target:
     read: Callable[[Path], list[Path]]
     """Read a file; returns the paths that it led to."""
     tokens: tuple[bytes, ...] = ()
+    ends: bool = False
+    """The package runs ``read`` in a process of its own and makes an error of it when that hangs or crashes."""
 
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
@@ -179,7 +181,7 @@ TARGETS = {
     "npz": Target(".npz", _provenance(".npz"), _read_nothing_else(read_table)),
     "safetensors": Target(".safetensors", _safetensors, _read_safetensors,
                           (b'"BF16"', b'"F64"', b'"F8_E4M3"', b'"BOOL"', b'"__metadata__"')),
-    "h5": Target(".h5", _h5, _read_nothing_else(read_keras)),
-    "keras": Target(".keras", _keras, _read_nothing_else(read_keras)),
+    "h5": Target(".h5", _h5, _read_nothing_else(read_here), ends=True),
+    "keras": Target(".keras", _keras, _read_nothing_else(read_here), ends=True),
     **{suffix[1:]: _picture(suffix) for suffix in (".jpg", ".png", ".bmp", ".webp", ".tif")},
 }

@@ -1,6 +1,8 @@
 """One reader and its damaged files, within bounds of time, memory and folder."""
 
+import json
 import logging
+import os
 import random
 import resource
 import shutil
@@ -35,33 +37,15 @@ def work(target: Target, cases: int, seed: int, box: Path, keep: Path) -> dict[s
     opened = watch_opened()
     limit = _address_space() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    read = _read_in_fork if target.ends else _read
     draw = random.Random(f"{target.suffix} {seed}")
-    told: dict[str, Any] = {"cases": 0, "values": 0, "errors": 0, "slowest": 0.0, "failures": []}
+    told: dict[str, Any] = {"cases": 0, "values": 0, "errors": 0, "ended": 0, "slowest": 0.0, "failures": []}
     for case in range(cases):
         path.write_bytes(mutated(draw, seeds, target.tokens))
-        opened.clear()
-        signal.setitimer(signal.ITIMER_PROF, ALARM)
-        started = time.process_time()
-        problem = None
-        try:
-            paths = target.read(path)
-            told["values"] += 1
-            if outside := [p for p in paths if not p.resolve().is_relative_to(folder.resolve())]:
-                problem = f"a path outside the folder: {outside[0]}"
-        except WbcjaxError as error:
-            told["errors"] += 1
-            if path.stem not in str(error) and NEIGHBOUR not in str(error):
-                problem = f"an error that does not name the file: {error}"
-        except BaseException as error:
-            problem = f"{type(error).__name__}: {error}"
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        took = time.process_time() - started
+        outcome, problem, took = read(target, path, opened)
         told["cases"] += 1
+        told[outcome] += 1
         told["slowest"] = max(told["slowest"], took)
-        if took > SECONDS:
-            problem = problem or f"{took:.1f} s"
-        if outside := [p for p in opened if not Path(p).resolve().is_relative_to(folder.resolve())]:
-            problem = problem or f"opened {outside[0]}"
         if problem:
             kept = keep / f"{target.suffix[1:]}-{seed}-{case}{target.suffix}"
             keep.mkdir(parents=True, exist_ok=True)
@@ -70,6 +54,48 @@ def work(target: Target, cases: int, seed: int, box: Path, keep: Path) -> dict[s
             if len(told["failures"]) >= MOST_FAILURES:
                 break
     return told
+
+
+def _read(target: Target, path: Path, opened: list[str]) -> tuple[str, str | None, float]:
+    """Whether the file gave "values" or "errors", what is wrong with that, and seconds of the processor."""
+    opened.clear()
+    signal.setitimer(signal.ITIMER_PROF, ALARM)
+    started = time.process_time()
+    outcome, problem, paths = "values", None, []
+    try:
+        paths = target.read(path)
+    except WbcjaxError as error:
+        outcome = "errors"
+        if path.stem not in str(error) and NEIGHBOUR not in str(error):
+            problem = f"an error that does not name the file: {error}"
+    except BaseException as error:
+        problem = f"{type(error).__name__}: {error}"
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    took = time.process_time() - started
+    folder = path.parent.resolve()
+    if outside := [p for p in paths if not p.resolve().is_relative_to(folder)]:
+        problem = f"a path outside the folder: {outside[0]}"
+    elif took > SECONDS:
+        problem = problem or f"{took:.1f} s"
+    elif outside := [p for p in opened if not Path(p).resolve().is_relative_to(folder)]:
+        problem = problem or f"opened {outside[0]}"
+    return outcome, problem, took
+
+
+def _read_in_fork(target: Target, path: Path, opened: list[str]) -> tuple[str, str | None, float]:
+    """As ``_read``; also "ended", when the process of the reader hung or crashed."""
+    receiver, sender = os.pipe()
+    pid = os.fork()
+    if not pid:
+        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+        os.write(sender, json.dumps(_read(target, path, opened)).encode())
+        os._exit(0)
+    os.close(sender)
+    with os.fdopen(receiver, "rb") as file:
+        told = file.read()
+    os.waitpid(pid, 0)
+    return tuple(json.loads(told)) if told else ("ended", None, 0.0)
 
 
 def watch_opened() -> list[str]:

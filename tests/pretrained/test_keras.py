@@ -3,6 +3,8 @@ and what is wrong with a file. Values: tests/parity."""
 
 import json
 import os
+import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -20,7 +22,9 @@ from wbcjax.models.backbone_classifier import BackboneClassifier
 from wbcjax.models.backbones import BACKBONES
 from wbcjax.models.preprocessing import preprocess
 from wbcjax.models.vgg import CHANNELS, CONVS
-from wbcjax.pretrained.keras import load_keras_backbone, load_keras_classifier, read_keras
+from wbcjax.pretrained import keras_file
+from wbcjax.pretrained.keras import load_keras_backbone, load_keras_classifier
+from wbcjax.pretrained.keras_file import read_keras
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "classifiers.npz"
 CONFIG = DetectorModelConfig(backbone="vgg16", preprocessing="caffe")
@@ -169,6 +173,20 @@ def test_files_whose_arrays_have_no_names(tmp_path):
         file.writestr("config.json", "{}")
     with pytest.raises(CheckpointError, match=r"b\.keras: not an HDF5 file"):
         read_keras(tmp_path / "b.keras")
+
+
+def test_a_file_at_which_hdf5_hangs_or_crashes_is_refused(tmp_path, monkeypatch):
+    path = write_numbered(tmp_path / "damaged.weights.h5")
+    content = bytearray(path.read_bytes())
+    size = content.index(b"GCOL") + 24  # of the first string of the heap; what follows it is then no length, but 0
+    content[size : size + 8] = (255).to_bytes(8, "little")
+    path.write_bytes(content)
+    monkeypatch.setattr(keras_file, "SECONDS", 3)
+    with pytest.raises(CheckpointError, match=r"damaged\.weights\.h5: damaged, for it was not read in 3 s"):
+        read_keras(path)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(CheckpointError, match=r"damaged\.weights\.h5: damaged, for reading it ended with status 1"):
+        read_keras(path)
 
 
 def published(key):

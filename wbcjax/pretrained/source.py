@@ -92,7 +92,7 @@ def _ours(path: Path) -> Found:
 def _unpublished(path: Path, network: str | None, sha256: str) -> Found:
     """A file of another library, whose network is for the caller to know."""
     if path.suffix in KERAS_SUFFIXES:
-        from wbcjax.pretrained.keras import read_keras
+        from wbcjax.pretrained.keras_file import read_keras
 
         kind, arrays = "keras", read_keras(path)
     else:
