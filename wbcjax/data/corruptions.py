@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from wbcjax.data.groups import in_groups
 from wbcjax.data.jpeg import jpeg
+from wbcjax.ops.shares import per_image
 
 Image = Float[Array, "h w 3"]
 Level = Float[Array, ""]
@@ -159,7 +160,7 @@ def corrupt(
 
     One kind for all, so that only its branch is computed.
     """
-    branches = [jax.vmap(function) for function in CORRUPTIONS.values()]
+    branches = [per_image(function) for function in CORRUPTIONS.values()]
     return jnp.clip(jax.lax.switch(kind, branches, keys, images, levels), 0, 1)
 
 

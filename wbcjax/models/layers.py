@@ -17,6 +17,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from wbcjax.ops.shares import sum_over_images
+
 FEW_CHANNELS = 8
 """A convolution from or to at most this many channels computes several neighbouring pixels as one wide pixel."""
 WIDE_CHANNELS = 48
@@ -183,7 +185,8 @@ def _cpu_conv_forward(x, kernel, strides, padding):
 
 def _cpu_conv_backward(strides, padding, residuals, g):
     x, kernel = residuals
-    return _input_gradient(x, kernel, g, strides, padding), _kernel_gradient(x, g, kernel.shape, strides, padding)
+    of_kernel = sum_over_images(lambda x, g: _kernel_gradient(x, g, kernel.shape, strides, padding), x, g)
+    return _input_gradient(x, kernel, g, strides, padding), of_kernel
 
 
 _cpu_conv.defvjp(_cpu_conv_forward, _cpu_conv_backward)

@@ -19,6 +19,7 @@ from wbcjax.models.preprocessing import preprocess
 from wbcjax.ops import boxes as box_ops
 from wbcjax.ops.masks import mask_targets
 from wbcjax.ops.roi_align import multilevel_roi_align
+from wbcjax.ops.shares import per_image
 from wbcjax.typing_detection import Detections, Instances
 
 SLOTS_AT_ONCE = 4
@@ -87,7 +88,7 @@ class MaskRCNN(nnx.Module):
         """First stage: the boxes worth a second look, from what ``self.rpn`` says of the pyramid's anchors."""
         anchors = self.anchors(pyramid)
         one = lambda logits, deltas, size: rpn.propose(logits, deltas, anchors, size, self.config.rpn)  # noqa: E731
-        return jax.vmap(one)(logits, deltas, sizes)
+        return per_image(one)(logits, deltas, sizes)
 
     def pool(self, pyramid: Pyramid, boxes: Float[Array, "b n 4"], size: int) -> Float[Array, "b n p p c"]:
         """Features of each box on a grid of ``size``, from the level that suits it (pooled levels serve none)."""
@@ -109,7 +110,7 @@ class MaskRCNN(nnx.Module):
     ) -> box_head.ScoredBoxes:
         """Second stage: the detections, by falling score, without their masks."""
         one = lambda *args: box_head.select_boxes(*args, self.config.box)  # noqa: E731
-        return jax.vmap(one)(logits, deltas, proposals, sizes)
+        return per_image(one)(logits, deltas, proposals, sizes)
 
     def mask_logits(self, pyramid: Pyramid, boxes: Float[Array, "b n 4"]) -> Float[Array, "b n p p classes"]:
         """Second stage: the mask inside each box for each class, the background first."""
@@ -159,7 +160,7 @@ class MaskRCNN(nnx.Module):
 
         proposals = self.propose(logits, deltas, pyramid, sizes)
         draw = lambda *args: box_head.sample_proposals(*args, config.box)  # noqa: E731
-        sample = jax.vmap(draw)(jax.random.split(box_key, len(sizes)), proposals, target)
+        sample = per_image(draw)(jax.random.split(box_key, len(sizes)), proposals, target)
         classes, box = box_head.box_losses(*self.box_logits(pyramid, sample.boxes), sample)
 
         chosen = box_head.positives(sample, config.box)

@@ -21,6 +21,7 @@ from wbcjax.ops.anchors import pyramid_anchors, strides_of
 from wbcjax.ops.matcher import match
 from wbcjax.ops.nms import nms, top_kept
 from wbcjax.ops.sampling import balanced_sample
+from wbcjax.ops.shares import per_image
 from wbcjax.typing import Size
 
 SMOOTH_L1_BETA = 1 / 9
@@ -129,7 +130,7 @@ def rpn_losses(
         return (jnp.where(sample.valid, objectness, 0).sum(), jnp.where(sample.positive, box, 0).sum(),
                 sample.valid.sum())
 
-    objectness, box, count = jax.vmap(sums)(jax.random.split(key, len(logits)), logits, deltas, boxes, valid)
+    objectness, box, count = per_image(sums)(jax.random.split(key, len(logits)), logits, deltas, boxes, valid)
     count = jnp.maximum(count.sum(), 1)
     return objectness.sum() / count, box.sum() / count
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, use_abstract_mesh
 from jaxtyping import Int, UInt8
 
 from wbcjax.config import DetectorConfig
@@ -46,7 +46,8 @@ def detection_loss(config: DetectorConfig) -> LossFn:
 @functools.partial(jax.jit, static_argnames=("graphdef", "mesh"))
 def _detect(graphdef, mesh, params, stats, images, sizes):
     images = images.astype(jnp.float32) / 255
-    detections = merge(graphdef, params, stats, training=False)(images, sizes)
+    with use_abstract_mesh(mesh.abstract_mesh):
+        detections = merge(graphdef, params, stats, training=False)(images, sizes)
     # Whole on every device, so that each process can read it.
     return jax.lax.with_sharding_constraint(detections, NamedSharding(mesh, PartitionSpec()))
 

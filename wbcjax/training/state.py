@@ -4,6 +4,7 @@ Modules appear only while the step is traced: the state holds their arrays in ne
 so one call costs little Python and the state goes to a checkpoint as it is.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import use_abstract_mesh
 from jaxtyping import Array, Float
 
 from wbcjax.config import OptimConfig
@@ -158,7 +160,8 @@ def step_function(
             loss, metrics = loss_fn(model, resident, batch, key)
             return loss, (metrics, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
-        (loss, (metrics, stats)), grads = jax.value_and_grad(objective, has_aux=True)(trained)
+        with contextlib.nullcontext() if layout is None else use_abstract_mesh(layout["step"].mesh.abstract_mesh):
+            (loss, (metrics, stats)), grads = jax.value_and_grad(objective, has_aux=True)(trained)
         grads = in_parts(grads)
         updates, opt_state = optimizer.update(grads, state["opt_state"], trained)
         trained = optax.apply_updates(trained, updates)
