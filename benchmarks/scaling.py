@@ -1,9 +1,9 @@
-"""Training step of a classifier on more devices and processes: what splitting a batch costs, and the collectives of it.
+"""Training steps on more devices and processes: what splitting a batch costs, and the collectives of it.
 
     python benchmarks/scaling.py [--write] [--force] [--rounds N] [--models ...] [--cpu-time]
 
-Strong scaling: one global batch on 1, 2, 4 and, where there are as many, 8 devices. Weak scaling: as many images
-on each device. Processes: one global batch on one process and on two, started by ``launch/local.py``. The
+The custom CNNs and the compact Mask R-CNN. Strong scaling: one global batch on 1, 2, 4 and 8 devices. Weak scaling: as
+many images on each device. Processes: one global batch on one process and on two, started by ``launch/local.py``. The
 baseline of each case is the same global batch on one device, so the speed-up is the ratio of total throughput: with n
 accelerators at best n. CPU devices are virtual and share the machine's cores, so at best it is 1, and what lacks to 1
 is the cost of splitting.
@@ -21,14 +21,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Before JAX is imported, which reads it then. On eight, of which the partitioner makes two groups, XLA's CPU backend
-# was seen to stand still: threads of one collective held those that another waited for.
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")  # before JAX is imported, which reads it then
 
 import jax
 import numpy as np
 from classifiers import OPTIM, cross_entropy
 from common import Case, Timing, arguments, interleave, report
+from detector_step import losses
+from detectors import COMPACT, our_model, smears
 from jax.sharding import PartitionSpec
 
 from wbcjax.config import MeshConfig, ModelConfig
@@ -41,27 +41,34 @@ from wbcjax.training.optim import make_optimizer
 from wbcjax.training.state import init_state, make_step, split, step_function
 
 LAUNCH = Path(__file__).parents[1] / "launch" / "local.py"
-SIZE = (64, 64)
+SIZE, CANVAS = (64, 64), (96, 128)
 WITHOUT = ", no collectives"
+
+
+def work(name, count):
+    """The model, its loss, and a batch of this process."""
+    if name == "compact":
+        return our_model(COMPACT, CANVAS), losses, smears(count, CANVAS)
+    rng = np.random.default_rng(jax.process_index())
+    batch = {"image": rng.random((count, *SIZE, 3), np.float32), "label": rng.integers(0, 4, count, dtype=np.int32)}
+    return build(ModelConfig(name=name, image_size=SIZE)), cross_entropy, batch
 
 
 def candidate(name, batch_size, devices, collectives=True):
     """A function without arguments that trains one step on so many devices, state kept inside."""
     mesh = training_mesh(MeshConfig(data=devices))
-    model, optimizer = build(ModelConfig(name=name, image_size=SIZE)), make_optimizer(OPTIM, steps=1)
+    model, loss_fn, batch = work(name, batch_size // jax.process_count())
+    optimizer = make_optimizer(OPTIM, steps=1)
     state = init_state(model, optimizer, OPTIM, seed=0)
     layout = layout_of(state, mesh)
     if collectives:
-        step = make_step(split(model)[0], optimizer, cross_entropy, OPTIM, layout=layout)
+        step = make_step(split(model)[0], optimizer, loss_fn, OPTIM, layout=layout)
     else:
-        alone = step_function(split(model)[0], optimizer, cross_entropy, OPTIM)
+        alone = step_function(split(model)[0], optimizer, loss_fn, OPTIM)
         whole, parts = PartitionSpec(), PartitionSpec(mesh.axis_names)
         step = jax.jit(jax.shard_map(alone, mesh=mesh, in_specs=(whole, whole, parts), out_specs=whole,
                                      check_vma=False), donate_argnums=0)
-    share, rng = batch_size // jax.process_count(), np.random.default_rng(jax.process_index())
-    batch = shard({"image": rng.random((share, *SIZE, 3), np.float32),
-                   "label": rng.integers(0, 4, share, dtype=np.int32)}, mesh)
-    state = jax.device_put(state, layout)
+    batch, state = shard(batch, mesh), jax.device_put(state, layout)
 
     def call():
         nonlocal state
@@ -145,7 +152,7 @@ def _clock(options):
 
 def main():
     parser = arguments(__doc__.splitlines()[0], rounds=15)
-    parser.add_argument("--models", nargs="+", default=["custom1", "custom2"])
+    parser.add_argument("--models", nargs="+", default=["custom1", "custom2", "compact"])
     parser.add_argument("--batch-size", type=int, default=32, help="global, of strong scaling and processes")
     parser.add_argument("--per-device", type=int, default=8, help="images a device, of weak scaling")
     parser.add_argument("--cpu-time", action="store_true", help="one core, processor time")
