@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec, use_abstract_mesh
 
-from wbcjax.ops.shares import per_image, sum_over_images
+from wbcjax.ops.shares import on_shares, per_image, sum_over_images
 
 TWO = AbstractMesh((2, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 IMAGES = np.random.default_rng(0).random((8, 5), np.float32)
@@ -25,14 +25,17 @@ def test_without_a_mesh_they_are_vmap_and_the_function_itself():
     offsets = np.arange(8, dtype=np.float32)
     np.testing.assert_array_equal(per_image(largest)(IMAGES, offsets), jax.vmap(largest)(IMAGES, offsets))
     np.testing.assert_array_equal(sum_over_images(lambda x: x.sum(0), jnp.asarray(IMAGES)), jnp.asarray(IMAGES).sum(0))
+    np.testing.assert_array_equal(on_shares(jnp.matmul, jnp.asarray(IMAGES), jnp.eye(5)), IMAGES)
     assert "shard_map" not in text(per_image(largest), IMAGES, offsets)
 
 
 def test_in_a_mesh_each_device_takes_its_own_images():
     with use_abstract_mesh(TWO):
         mapped = text(per_image(lambda x: jax.lax.top_k(x, 2)[0]), IMAGES)
+        product = text(lambda x, y: on_shares(jnp.matmul, x, y), IMAGES, np.eye(5, dtype=np.float32))
         total = text(lambda x: sum_over_images(lambda x: x.sum(0), x), IMAGES)
     assert "shard_map" in mapped and "f32[2,2]" in mapped  # two of the eight images
+    assert "shard_map" in product and "f32[2,5]" in product and "f32[5,5]" in product
     assert "shard_map" in total and "psum" in total and "f32[2,5]" in total
 
 

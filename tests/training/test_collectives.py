@@ -46,14 +46,21 @@ def detector(model_config):
     return build_detector(model_config), DetectionStream(cells, BATCH, 0), detection_loss(config)
 
 
-def exchanged(model, stream, loss_fn, fsdp):
-    """Each collective of the compiled step, [kind, shapes, operation], and the shapes of the parameters."""
+def exchanged(model, stream, loss_fn, fsdp, runs):
+    """Each collective of the compiled step, [kind, shapes, operation], and the shapes of the parameters.
+
+    Args:
+      runs: more than one for as many side by side, as those of several seeds.
+    """
     mesh, optimizer = training_mesh(cfg.MeshConfig(fsdp=fsdp)), make_optimizer(OPTIM, 1)
-    state = init_state(model, optimizer, OPTIM, 0)
+    state, batch = init_state(model, optimizer, OPTIM, 0), next(stream)
     places = layout.layout_of(state, mesh)
     step = make_step(split(model)[0], optimizer, loss_fn, OPTIM, layout=places)
+    if runs > 1:
+        state, batch = jax.tree.map(lambda leaf: np.stack([leaf] * runs), (state, batch))
+        step, places = jax.jit(jax.vmap(step, in_axes=(0, None, 0))), layout.layout_of(state, mesh, stacked=True)
     compiled = step.lower(jax.device_put(state, places), replicate(stream.resident, mesh),
-                          shard(next(stream), mesh)).compile()
+                          shard(batch, mesh, int(runs > 1))).compile()
     found = [[match[2], match[1], line.partition('op_name="')[2].partition('"')[0]]
              for line in compiled.as_text().splitlines() if (match := COLLECTIVE.search(line))]
     return found, ["x".join(map(str, leaf.shape)) for leaf in jax.tree.leaves(state["params"])]
@@ -71,16 +78,16 @@ def steps(tiny_detector):
 
 
 @pytest.mark.parametrize("kind", ["classifier", "detector"])
-@pytest.mark.parametrize("rules", ["cpu", "accelerator"])
-def test_only_sums_are_exchanged_and_none_in_a_loop(steps, kind, rules):
-    found, _ = steps[f"{kind} {rules} 1"]
+@pytest.mark.parametrize("step", ["cpu 1 1", "accelerator 1 1", "accelerator 1 2"])
+def test_only_sums_are_exchanged_and_none_in_a_loop(steps, kind, step):
+    found, _ = steps[f"{kind} {step}"]
     assert found
     assert [one for one in found if one[0] != "all-reduce" or "while" in one[2]] == []
 
 
 @pytest.mark.parametrize("kind", ["classifier", "detector"])
 def test_of_a_split_state_parameters_alone_are_gathered(steps, kind):
-    found, parameters = steps[f"{kind} accelerator 2"]
+    found, parameters = steps[f"{kind} accelerator 2 1"]
     gathered = Counter(one[1].partition("[")[2].partition("]")[0].replace(",", "x") for one in found
                        if one[0] == "all-gather")
     assert gathered and gathered <= Counter(parameters)
@@ -91,9 +98,9 @@ if __name__ == "__main__":
     layout.SPLIT_FROM = 64
     config = cfg.from_dict(cfg.DetectorConfig, json.loads(sys.argv[1])).model
     out = {}
-    for rules, fsdp in (("cpu", 1), ("accelerator", 1), ("accelerator", 2)):
+    for rules, fsdp, runs in (("cpu", 1, 1), ("accelerator", 1, 1), ("accelerator", 2, 1), ("accelerator", 1, 2)):
         if rules == "accelerator":  # its layers, partitioned and compiled for this machine's CPU all the same
             layers.jax = types.SimpleNamespace(**{**vars(jax), "default_backend": lambda: "tpu"})
         for kind, parts in (("classifier", classifier()), ("detector", detector(config))):
-            out[f"{kind} {rules} {fsdp}"] = exchanged(*parts, fsdp)
+            out[f"{kind} {rules} {fsdp} {runs}"] = exchanged(*parts, fsdp, runs)
     print(json.dumps(out))

@@ -17,7 +17,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from wbcjax.ops.shares import sum_over_images
+from wbcjax.ops.shares import on_shares, sum_over_images
 
 FEW_CHANNELS = 8
 """A convolution from or to at most this many channels computes several neighbouring pixels as one wide pixel."""
@@ -206,7 +206,7 @@ def conv2d(
     """
     strides, padding = tuple(strides), _padding(padding, x.shape, kernel.shape, strides)
     if jax.default_backend() != "cpu":
-        return _lax_conv(x, kernel, strides, padding)
+        return on_shares(lambda x, kernel: _lax_conv(x, kernel, strides, padding), x, kernel)
     if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
         return _pixel_conv(x, kernel, strides)
     return _cpu_conv(x, kernel, strides, padding)

@@ -25,6 +25,16 @@ def per_image(function: Callable) -> Callable:
     return mapped
 
 
+def on_shares(function: Callable[..., Array], images: Array, *whole: Array) -> Array:
+    """``function(images, *whole)``, an array of as many images, each computed from its own and the ``whole`` arrays."""
+    axes = _axes(images)
+    if not axes:
+        return function(images, *whole)
+    of_share = jax.shard_map(function, in_specs=(PartitionSpec(axes), *[PartitionSpec()] * len(whole)),
+                             out_specs=PartitionSpec(axes), check_vma=False)
+    return of_share(images, *whole)
+
+
 def sum_over_images(function: Callable[..., Array], *arrays: Array) -> Array:
     """``function(*arrays)``, which is a sum over their images: those of each device, then of all."""
     axes = _axes(arrays)
