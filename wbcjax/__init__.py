@@ -14,6 +14,7 @@ _PUBLIC = {
     "Run": "wbcjax.pipeline.predictor",
     "load": "wbcjax.pipeline.predictor",
     "predict": "wbcjax.pipeline.predictor",
+    "calibrate": "wbcjax.pipeline.confidence",
     "train": "wbcjax.pipeline.runs:train_on",
     "from_pretrained": "wbcjax.pretrained.store",
     "Detector": "wbcjax.pipeline.detector",

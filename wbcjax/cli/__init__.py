@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("wbcjax.cli.train:Train", "train a classifier"),
     "evaluate": ("wbcjax.cli.train:Evaluate", "measure a trained run on a split"),
     "predict": ("wbcjax.cli.predict:Predict", "find and classify the cell in image files"),
+    "calibrate": ("wbcjax.cli.calibrate:Calibrate", "fit a run's probabilities and sets of classes on its folds"),
     "detect": ("wbcjax.cli.detect:Detect", "find the cells in image files: boxes, classes and masks"),
     "detector train": ("wbcjax.cli.detector:Train", "train a Mask R-CNN"),
     "detector evaluate": ("wbcjax.cli.detector:Evaluate", "measure a trained detector"),

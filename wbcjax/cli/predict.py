@@ -12,7 +12,10 @@ from wbcjax.errors import ConfigError
 
 @dataclass
 class Predict:
-    """Find the cell in each image as the run was trained to, and tell its class."""
+    """Find the cell in each image as the run was trained to, and tell its class.
+
+    A run that was calibrated (``wbcjax calibrate``) says where it is uncertain, and between which classes.
+    """
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of the run, or its weights file."""
@@ -34,15 +37,20 @@ class Predict:
         if not self.images:
             raise ConfigError("predict needs image files after the run: wbcjax predict RUN IMAGE...")
         set_up_process(DataConfig())
-        predictions = Run(self.run_folder, detector=self.detector, roi_source=self.roi_source).predict(self.images)
+        run = Run(self.run_folder, detector=self.detector, roi_source=self.roi_source)
+        predictions = run.predict(self.images)
         for path, prediction in zip(self.images, predictions, strict=True):
             box = None if prediction.box is None else [round(v, 1) for v in prediction.box.tolist()]
             if self.json:
-                print(json.dumps({"image": str(path), "class": prediction.class_name,
-                                  "probabilities": {k: round(v, 4) for k, v in prediction.probabilities.items()},
-                                  "box": box, "missed": prediction.missed}))
+                said = {"image": str(path), "class": prediction.class_name,
+                        "probabilities": {k: round(v, 4) for k, v in prediction.probabilities.items()}, "box": box,
+                        "missed": prediction.missed}
+                if run.confidence is not None:
+                    said |= {"candidates": prediction.candidates, "coverage": 1 - run.confidence.alpha}
+                print(json.dumps(said))
                 continue
             odds = "  ".join(f"{name} {value:.3f}" for name, value in prediction.probabilities.items())
             where = f"box {box}" if box else "no cell found: whole image" if prediction.missed else "whole image"
-            print(f"{path}: {prediction.class_name}  ({odds})  {where}")
+            doubt = f"  uncertain: {' or '.join(prediction.candidates)}" if len(prediction.candidates or ()) > 1 else ""
+            print(f"{path}: {prediction.class_name}  ({odds})  {where}{doubt}")
         return 0

@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from wbcjax import config as cfg
 from wbcjax.data.images import read_image, resize
 from wbcjax.errors import ConfigError, DataError
+from wbcjax.pipeline.confidence import confidence_of
 from wbcjax.pipeline.detector import Detector
 from wbcjax.pipeline.inputs import FILE_SIZE
 from wbcjax.pipeline.runs import class_names_of, load_run
@@ -35,6 +36,9 @@ class Prediction:
     """The region that was classified, xyxy in pixels of the image; None where the whole image was."""
     missed: bool
     """The run classifies regions and found none: the whole image stood in."""
+    candidates: tuple[str, ...] | None = None
+    """Classes, the likeliest first, of which one is the true one with the probability that the run's ``confidence``
+    promises for images like those that it was trained on; None where the run was not calibrated."""
 
 
 class Run:
@@ -71,6 +75,8 @@ class Run:
             self.config = replace(config, roi_source=roi_source, detector=detector, pretrain=cfg.PretrainConfig())
         self.model: nnx.Module = model
         self.class_names = class_names_of(self.path, self.config)
+        self.confidence = confidence_of(self.path)
+        """What ``calibrate`` fitted; None without."""
         self._weights = split(model)
         by_detector = self.config.input == "roi" and self.config.roi_source == "mask_rcnn"
         self._detector = Detector.load(detector_weights(self.config)) if by_detector else None
@@ -92,9 +98,17 @@ class Run:
         looks_for_regions = self.config.input == "roi"
         return [
             Prediction(self.class_names[int(p.argmax())], dict(zip(self.class_names, p.tolist(), strict=True)), box,
-                       looks_for_regions and box is None)
-            for p, box in zip(probabilities, boxes, strict=True)
+                       looks_for_regions and box is None, candidates)
+            for p, box, candidates in zip(probabilities, boxes, self._candidates(probabilities), strict=True)
         ]
+
+    def _candidates(self, probabilities: Float[np.ndarray, "n c"]) -> list[tuple[str, ...] | None]:
+        """The classes in the set of each image, the likeliest first."""
+        if self.confidence is None:
+            return [None] * len(probabilities)
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        return [tuple(self.class_names[k] for k in ranked if members[k])
+                for ranked, members in zip(order, self.confidence.sets(probabilities), strict=True)]
 
     def _image(self, item: Path | str | np.ndarray) -> Image:
         if not isinstance(item, np.ndarray):
@@ -105,8 +119,10 @@ class Run:
         return item
 
     def probabilities(self, inputs: np.ndarray) -> Float[np.ndarray, "n c"]:
-        """Probabilities of classifier inputs, uint8 (n, h, w, 3) of the model's size."""
+        """Probabilities of classifier inputs, uint8 (n, h, w, 3) of the model's size; calibrated, if the run is."""
         logits = predict_logits(*self._weights, inputs, views=self.config.test_views)
+        if self.confidence is not None:
+            return self.confidence.probabilities(logits)
         head = jax.nn.softmax if self.config.model.head == "softmax" else jax.nn.sigmoid
         return np.asarray(head(logits))
 

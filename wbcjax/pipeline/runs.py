@@ -24,6 +24,7 @@ from wbcjax.pipeline.workdir import (
     has_checkpoint,
     is_finished,
     stored_config,
+    weights_file,
     write_config,
 )
 from wbcjax.pretrained.source import find
@@ -34,7 +35,7 @@ from wbcjax.training.loop import Evaluate
 from wbcjax.training.mesh import check_batch_size, training_mesh
 from wbcjax.training.optim import stage_rates
 from wbcjax.training.state import LossFn
-from wbcjax.training.weights import load_weights
+from wbcjax.training.weights import load_weights, read_card
 from wbcjax.typing import CLASS_NAMES, Bool, Float, Images, Int
 
 FIRST_STAGE = "first_stage"
@@ -221,11 +222,14 @@ def load_run(path: Path) -> tuple[nnx.Module, cfg.ClassifierConfig]:
 
 
 def class_names_of(path: Path, config: cfg.ClassifierConfig) -> tuple[str, ...]:
-    """Names of a run's classes, from the summary beside its weights; the paper's four, or numbers, without one.
+    """Names of a run's classes, from its weights file or the summary beside it; the paper's four, or numbers, without.
 
     Raises:
-      CheckpointError: if the summary is damaged.
+      CheckpointError: if the weights or the summary are damaged.
     """
+    names = read_card(weights_file(path)).get("class_names", ())
+    if len(names) == config.model.num_classes:
+        return tuple(names)
     summary = (path if path.is_dir() else path.parent) / SUMMARY
     try:
         names = json.loads(summary.read_text(encoding="utf-8"))["class_names"] if summary.is_file() else ()

@@ -208,13 +208,18 @@ def _write_result(
     save_weights(workdir / WEIGHTS, result.params, result.stats, portable(config))
 
 
+def weights_file(path: Path) -> Path:
+    """The weights of a run's folder, or the file itself."""
+    return path / WEIGHTS if path.is_dir() else path
+
+
 def stored_config(cls: type[C], path: Path) -> tuple[Path, C]:
     """The weights file of ``path``, a run's folder or the file itself, and the config in it.
 
     Raises:
       CheckpointError: if there are no weights, or they are damaged or of another kind or version.
     """
-    path = path / WEIGHTS if path.is_dir() else path
+    path = weights_file(path)
     values = read_config(path)
     kind = (cfg.DetectorConfig if "annotations" in values
             else cfg.DenoiserConfig if "max_alpha" in values else cfg.ClassifierConfig)
