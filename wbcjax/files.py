@@ -52,8 +52,13 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all; it is on the disk on return. Missing folders are made."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    """``write_bytes`` in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; it is on the disk on return. Missing folders are made."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())

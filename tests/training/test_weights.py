@@ -34,6 +34,12 @@ def test_nothing_else_is_left_behind(path):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def test_others_may_read_it_as_the_user_s_mask_says(path):
+    beside = path.with_name("text")
+    beside.write_text("")
+    assert path.stat().st_mode == beside.stat().st_mode
+
+
 def test_a_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match="no such weights file"):
         read_config(tmp_path / "weights.safetensors")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from wbcjax.errors import ConfigError
+from wbcjax.config.base import require
 from wbcjax.evaluation.calibration import fit_temperature, softmax
 from wbcjax.evaluation.conformal import least_ambiguous, threshold, true_scores
 
@@ -27,17 +27,15 @@ class Confidence:
     threshold: float
     """1 - the smallest probability of a class in the set, 0..1."""
     alpha: float
-    """The probability that the set of a new cell misses its class is at most this, 0..1."""
+    """The probability that the set of a new cell misses its class is at most this, in (0, 1)."""
     originals: int
     """Cells that it was fitted on."""
 
     def __post_init__(self) -> None:
-        ranges = {"temperature": (0, np.inf), "threshold": (0, 1), "alpha": (0, 1), "originals": (1, np.inf)}
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-            if not number or (name == "temperature" and value in (0, np.inf)):
-                raise ConfigError(f"confidence.{name} = {value!r} is impossible: expected a number in {low}..{high}")
+        require(0 < self.temperature < np.inf, "confidence.temperature", self.temperature, "a finite number > 0")
+        require(0 <= self.threshold <= 1, "confidence.threshold", self.threshold, "0..1")
+        require(0 < self.alpha < 1, "confidence.alpha", self.alpha, "a number between 0 and 1")
+        require(self.originals >= 1, "confidence.originals", self.originals, ">= 1")
 
     def probabilities(self, logits: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
         """Calibrated class probabilities (Guo et al. 2017)."""

@@ -54,7 +54,7 @@ def calibrate(
     if config.model.head != "softmax":
         raise ConfigError(f"{run}: model.head = {config.model.head!r}; temperature and sets need 'softmax'")
     networks = [load_run(Path(path)) for path in folds]
-    check_folds(run, config, dict(zip(map(str, folds), (held for _, held in networks), strict=True)))
+    check_folds(run, config, [(Path(path), held) for path, (_, held) in zip(folds, networks, strict=True)])
     here = with_detector(config, None if detector is None else Path(detector))
     here = replace(here, data=data or cfg.DataConfig())
     inputs = classifier_inputs(here, here.train_split, progress=True) if inputs is None else inputs
@@ -71,7 +71,7 @@ def calibrate(
     return confidence
 
 
-def check_folds(run: Path, config: cfg.ClassifierConfig, folds: dict[str, cfg.ClassifierConfig]) -> None:
+def check_folds(run: Path, config: cfg.ClassifierConfig, folds: Sequence[tuple[Path, cfg.ClassifierConfig]]) -> None:
     """Refuse runs that are not the folds of ``config``.
 
     Raises:
@@ -80,13 +80,13 @@ def check_folds(run: Path, config: cfg.ClassifierConfig, folds: dict[str, cfg.Cl
     if config.fold is not None:
         raise ConfigError(f"{run}: trained without fold {config.fold} alone; give the run that was trained on all of "
                           "TRAIN, and its folds after it")
-    for path, held in folds.items():
-        if held.fold is None or identity(replace(held, fold=None)) != identity(config):
-            raise ConfigError(f"{path}: no fold of {run}: train it with the same config and --fold")
+    for path, held in folds:
         if held.fold_by != "original":
             raise ConfigError(f"{path}: fold_by = {held.fold_by!r}; copies of cells that it has seen promise nothing "
                               "for new ones: cut by 'original'")
-    given = sorted(held.fold for held in folds.values())
+        if held.fold is None or identity(replace(held, fold=None)) != identity(config):
+            raise ConfigError(f"{path}: no fold of {run}: train it with the same config and --fold")
+    given = sorted(held.fold for _, held in folds)
     if given != list(range(config.folds)):
         raise ConfigError(f"{run} has the folds 0..{config.folds - 1}, and given were {given}: give each once")
 

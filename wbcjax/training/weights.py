@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from wbcjax.errors import CheckpointError
-from wbcjax.files import parse_json
+from wbcjax.files import parse_json, write_bytes
 
 WEIGHTS = "weights.safetensors"
 """Name of the file in the folder of a run."""
@@ -37,7 +36,7 @@ def save_weights(
     Raises:
       CheckpointError: if a parameter is too large for float16.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     tensors = _flatten({"params": params, "stats": stats})
     if half:
@@ -47,12 +46,8 @@ def save_weights(
     if card is not None:
         metadata["card"] = json.dumps(card, sort_keys=True)
     metadata[DIGEST] = _digest(metadata, tensors)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, temporary, metadata=metadata)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Not by save_file, whose files others may not read.
+    write_bytes(path, save(tensors, metadata))
 
 
 def read_config(path: Path) -> dict[str, Any]:
