@@ -11,6 +11,8 @@ from wbcjax import config as cfg
 from wbcjax.cli import main
 from wbcjax.data.kaggle import kaggle
 from wbcjax.errors import CheckpointError, ConfigError
+from wbcjax.evaluation.calibration import binned
+from wbcjax.evaluation.classification import calibration_error
 from wbcjax.evaluation.confidence import fit_confidence
 from wbcjax.models import build
 from wbcjax.pipeline.confidence import calibrate, confidence_of
@@ -97,6 +99,18 @@ def test_the_command_line(config, files, tmp_path, capsys):
     assert "candidates" not in json.loads(capsys.readouterr().out)
     assert main(["calibrate", str(files[0]), "--out", str(tmp_path / "b.safetensors")]) == 2
     assert "calibrate needs the folds" in capsys.readouterr().err
+
+
+def test_evaluation_is_of_the_calibrated_probabilities(config, calibrated, tmp_path, capsys):
+    where = ["--data.root", str(config.data.root), "--data.cache_dir", str(config.data.cache_dir)]
+    assert main(["evaluate", str(calibrated), "--out", str(tmp_path / "of.json"), *where]) == 0
+    said = json.loads((tmp_path / "of.json").read_text())
+    (ece,) = (row["value"] for row in said["rows"] if row["metric"] == "ece")
+    test, run = kaggle(config.data.root, "TEST"), Run(calibrated)
+    p = np.array([list(found.probabilities.values()) for found in run.predict(test.paths)])
+    edges = np.arange(1, 15) / 15
+    assert ece == pytest.approx(float(calibration_error(binned(p.max(1), p.argmax(1) == test.labels, edges))), abs=1e-4)
+    assert said["notes"] == [f"Probabilities at the temperature {run.confidence.temperature:.3f}."]
 
 
 def test_names_of_own_classes_go_along(files, tmp_path, config):

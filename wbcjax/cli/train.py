@@ -70,6 +70,7 @@ class Evaluate:
 
     def run(self) -> int:
         from wbcjax.evaluation.results import read_results
+        from wbcjax.pipeline.confidence import confidence_of
         from wbcjax.pipeline.process import set_up_process
         from wbcjax.pipeline.runs import load_run
         from wbcjax.pipeline.studies import evaluation_study
@@ -85,7 +86,9 @@ class Evaluate:
                                      test_views=self.test_views or config.test_views)
         beside = self.run_folder if self.run_folder.is_dir() else self.run_folder.parent
         out = self.out or beside / f"evaluation_{self.split}.json"
-        evaluation_study(model, config, self.split, out)
+        confidence = confidence_of(self.run_folder)
+        temperature = 1.0 if confidence is None else confidence.temperature
+        evaluation_study(model, config, self.split, out, temperature=temperature)
         show(build_tables([read_results(out)]))
         print(out)
         return 0

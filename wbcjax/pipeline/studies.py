@@ -259,8 +259,13 @@ def difference(counts: Int[np.ndarray, "sources c c"], base: Int[np.ndarray, "so
     )
 
 
-def evaluation_study(model: Classifier, config: cfg.ClassifierConfig, split_name: str, path: Path) -> Rows:
+def evaluation_study(
+    model: Classifier, config: cfg.ClassifierConfig, split_name: str, path: Path, *, temperature: float = 1.0
+) -> Rows:
     """Evaluate one trained model on every image of a split; writes the results file ``path``.
+
+    Args:
+      temperature: what logits are divided by, of a run that was calibrated.
 
     Raises:
       CheckpointError: if the model has other classes than the data.
@@ -271,10 +276,12 @@ def evaluation_study(model: Classifier, config: cfg.ClassifierConfig, split_name
     started = time.perf_counter()
     fingerprint = proven_fingerprint(config.data, split_name)
     predictions = predict_split(model, classifier_inputs(config, split_name, progress=True), config)
+    predictions = replace(predictions, logits=predictions.logits / np.float32(temperature))
     rows = classification_rows(predictions, model=config.model.name, input=config.input, split=split_name,
                                **run_labels(config, model))
     write_results(path, experiment=path.stem, config=portable(config), rows=rows, seeds=config.train.seed,
-                  data_fingerprint=fingerprint, wall_time=time.perf_counter() - started)
+                  data_fingerprint=fingerprint, wall_time=time.perf_counter() - started,
+                  notes=[] if temperature == 1 else [f"Probabilities at the temperature {temperature:.3f}."])
     return rows
 
 
