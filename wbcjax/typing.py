@@ -7,6 +7,8 @@ Images are RGB, ``(height, width, 3)``: uint8 in 0..255 on the host, float in [0
 Sizes are ``(height, width)``. Affine maps take ``(x, y)`` to ``(x, y)``.
 """
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -17,6 +19,8 @@ Boxes = Float[np.ndarray, "n 4"]
 Image = UInt8[np.ndarray, "height width 3"]
 Images = UInt8[np.ndarray, "n height width 3"]
 Size = tuple[int, int]
+Predict = Callable[[Float[Array, "b h w 3"]], Float[Array, "b c"]]
+"""Images in [0, 1] to logits."""
 
 CLASS_NAMES = ("eosinophil", "lymphocyte", "monocyte", "neutrophil")
 """The four classes of the paper, in the order of every label, logit and confusion matrix."""
@@ -25,4 +29,4 @@ DETECTION_CLASS_NAMES = ("wbc", "rbc", "platelets")
 """The three classes of the BCCD boxes, in label order."""
 
 __all__ = ["CLASS_NAMES", "DETECTION_CLASS_NAMES", "Array", "Bool", "Box", "Boxes", "Float", "Image", "Images", "Int",
-           "Size", "UInt8"]
+           "Predict", "Size", "UInt8"]

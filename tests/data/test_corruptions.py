@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wbcjax.data import corruptions
 from wbcjax.data.corruptions import CORRUPTIONS, LEVELS, corrupt, corrupt_some
 from wbcjax.data.groups import in_groups
 from wbcjax.data.jpeg import jpeg
@@ -143,4 +142,3 @@ def test_a_share_of_the_groups_is_corrupted(image):
 def test_names_are_those_of_medmnist_c():
     assert KINDS == ["pixelate", "jpeg_compression", "defocus_blur", "motion_blur", "brightness_up", "brightness_down",
                      "contrast_up", "contrast_down", "saturate", "stain_deposit", "bubble"]
-    assert all(function.__doc__ for function in CORRUPTIONS.values()) and corruptions.__doc__

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Int, Key, UInt8
 
 from wbcjax.data.corruptions import CORRUPTIONS, LEVELS, corrupt
-from wbcjax.evaluation.sweep import Predict, sweep
+from wbcjax.evaluation.sweep import sweep
+from wbcjax.typing import Predict
 
 
 def corruption_sweep(

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from wbcjax.errors import ConfigError
-from wbcjax.evaluation.sweep import Predict, sweep
+from wbcjax.evaluation.sweep import sweep
+from wbcjax.typing import Predict
 
 
 def gaussian(

@@ -5,12 +5,10 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Int, UInt8
 
 from wbcjax.errors import ConfigError
-
-Predict = Callable[[Float[Array, "b h w 3"]], Float[Array, "b c"]]
-"""Images in [0, 1] to logits."""
+from wbcjax.typing import Predict
 
 BatchFn = Callable[[jax.tree_util.Partial, UInt8[Array, "b h w 3"], Int[Array, "b"]], Int[Array, "*grid b"]]
 """(predict, images, their numbers) to the predicted class of every image under every change."""

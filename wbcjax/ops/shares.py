@@ -1,8 +1,9 @@
 """Work of each device on its own images, for what XLA's partitioner would gather the whole batch on every device first.
 
-It does so for top-k, and for loops over parts of a batch; and a loop that ends when the data says so costs an exchange
-a round. The mesh is the one in use (``jax.sharding.use_abstract_mesh``), as in a training step. Without one, on one
-device, or where it does not divide the batch, the functions are computed as they stand.
+It does so for top-k, Fourier transforms, loops over parts of a batch, and convolutions under ``vmap``; and a loop that
+ends when the data says so costs an exchange a round. The mesh is the one in use, as in a training step
+(``jax.sharding.use_abstract_mesh``). Without one, on one device, or where it does not divide the batch, the functions
+are computed as they stand.
 """
 
 from collections.abc import Callable

@@ -16,8 +16,7 @@ from wbcjax.data.augment import augment
 from wbcjax.data.device import fetch
 from wbcjax.training.mesh import data_mesh, replicate, shard
 from wbcjax.training.state import LossFn, merge, split
-
-Predict = Callable[[Float[Array, "b h w 3"]], Float[Array, "b c"]]
+from wbcjax.typing import Predict
 
 AUX_WEIGHT = 0.4
 """Share of an auxiliary head's loss (Szegedy et al. 2016)."""
