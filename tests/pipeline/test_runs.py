@@ -23,6 +23,7 @@ from wbcjax.pipeline.runs import (
 )
 from wbcjax.pipeline.workdir import WEIGHTS, identity, is_finished, portable
 from wbcjax.roi import EXPANDED
+from wbcjax.training.weights import save_weights
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,8 @@ def test_class_folders_of_other_classes_can_be_trained_on(config, tmp_path):
 
 
 def test_class_names_without_a_summary(tmp_path, config):
-    assert class_names_of(tmp_path / "w.safetensors", config)[0] == "eosinophil"
+    save_weights(tmp_path / WEIGHTS, {"kernel": np.zeros(1)}, {}, {})
+    assert class_names_of(tmp_path / WEIGHTS, config)[0] == "eosinophil"
     (tmp_path / "summary.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"summary\.json: damaged"):
         class_names_of(tmp_path, config)
