@@ -14,6 +14,7 @@ from jaxtyping import Array, BFloat16, Float, Int, PRNGKeyArray, UInt8
 from wbcjax.config import AugmentConfig, TrainConfig
 from wbcjax.data.augment import augment
 from wbcjax.data.device import fetch
+from wbcjax.ops.shares import per_image
 from wbcjax.training.mesh import data_mesh, replicate, shard
 from wbcjax.training.state import LossFn, merge, split
 from wbcjax.typing import Predict
@@ -55,12 +56,13 @@ def margin_loss(lengths: Float[Array, "b c"], targets: Float[Array, "b c"]) -> F
 def mixup(
     key: PRNGKeyArray, images: Float[Array, "b h w 3"], targets: Float[Array, "b c"], alpha: float
 ) -> tuple[Float[Array, "b h w 3"], Float[Array, "b c"]]:
-    """Blend each image and its targets with those of another of the batch, in a share drawn from Beta(alpha, alpha)."""
-    pairing, strength = jax.random.split(key)
-    other = jax.random.permutation(pairing, len(images))
-    share = jax.random.beta(strength, alpha, alpha, (len(images),))
+    """Blend each image and its targets with those of its neighbour, in a share drawn from Beta(alpha, alpha).
+
+    The batch is in random order. A partner from anywhere in it would bring all images to every device.
+    """
+    share = per_image(lambda key: jax.random.beta(key, alpha, alpha))(jax.random.split(key, len(images)))
     share = jnp.maximum(share, 1 - share)
-    blend = lambda x: jax.vmap(lambda s, a, b: s * a + (1 - s) * b)(share, x, x[other])  # noqa: E731
+    blend = lambda x: jax.vmap(lambda s, a, b: s * a + (1 - s) * b)(share, x, jnp.roll(x, 1, axis=0))  # noqa: E731
     return blend(images), blend(targets)
 
 
