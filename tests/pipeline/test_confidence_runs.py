@@ -145,6 +145,23 @@ def test_what_promises_nothing_is_refused(files, config, tmp_path):
         calibrate(saved(tmp_path / "sigmoid.safetensors", sigmoid, 0), folds, tmp_path / "out.safetensors")
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 5.0])
+def test_an_impossible_promise_is_refused_before_any_image_is_read(files, tmp_path, alpha):
+    nowhere = cfg.DataConfig(root=tmp_path / "absent")
+    with pytest.raises(ConfigError, match=rf"alpha = {alpha} is impossible"):
+        calibrate(files[0], files[1:], tmp_path / "out.safetensors", data=nowhere, alpha=alpha)
+
+
+@pytest.mark.parametrize("names", [5, "abcd", ["a"], ["a", "b", "c", 4]])
+def test_damaged_class_names_are_named(files, tmp_path, names):
+    model, config = load_run(files[0])
+    _, params, stats = split(model)
+    path = tmp_path / "odd.safetensors"
+    save_weights(path, params, stats, read_config(files[0]), card={"class_names": names})
+    with pytest.raises(CheckpointError, match=r"odd\.safetensors: its class_names are damaged: expected 4 names"):
+        class_names_of(path, config)
+
+
 @pytest.mark.parametrize("name", ["all.safetensors", "out.bin"])
 def test_nothing_is_overwritten(files, name):
     with pytest.raises(ConfigError, match=r"give a new file's name, ending in \.safetensors"):

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from wbcjax import config as cfg
+from wbcjax.config.base import require
 from wbcjax.errors import CheckpointError, ConfigError
 from wbcjax.evaluation.confidence import Confidence, fit_confidence
 from wbcjax.pipeline.inputs import Inputs, classifier_inputs, train_and_validation
@@ -41,12 +42,13 @@ def calibrate(
       inputs: TRAIN, where it is other than the published one (``inputs_of``).
 
     Raises:
-      ConfigError: if ``out`` is there already or no ``.safetensors``, the folds are not those of the run, or cut by
-        anything but originals, or the run's outputs are no probabilities of exclusive classes.
+      ConfigError: if ``alpha`` is impossible, ``out`` is there already or no ``.safetensors``, the folds are not those
+        of the run, or cut by anything but originals, or the run's outputs are no probabilities of exclusive classes.
       CheckpointError: if weights are missing or damaged.
       DataError: as ``fit_confidence`` does.
     """
     run, out = Path(run), Path(out)
+    require(0 < alpha < 1, "alpha", alpha, "a number between 0 and 1")
     if out.exists() or out.suffix != ".safetensors":
         raise ConfigError(f"{out}: {'there already' if out.exists() else 'no .safetensors'}; give a new file's name, "
                           "ending in .safetensors")

@@ -227,8 +227,13 @@ def class_names_of(path: Path, config: cfg.ClassifierConfig) -> tuple[str, ...]:
     Raises:
       CheckpointError: if the weights or the summary are damaged.
     """
-    names = read_card(weights_file(path)).get("class_names", ())
-    if len(names) == config.model.num_classes:
+    weights = weights_file(path)
+    names = read_card(weights).get("class_names")
+    if names is not None:
+        texts = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+        if texts != names or len(texts) != config.model.num_classes:
+            raise CheckpointError(f"{weights}: its class_names are damaged: expected {config.model.num_classes} names; "
+                                  "calibrate again")
         return tuple(names)
     summary = (path if path.is_dir() else path.parent) / SUMMARY
     try:
